@@ -1,0 +1,334 @@
+"""An experiment: one frozen tree of settings that says *what* is done, never where.
+
+Every setting has a dotted name (``mask.keep_ratio``), which is its flag on the command line, its
+parameter in MLflow and its name in a sweep. Nothing here reads the environment, so two runs of one
+file are the same run.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from everest.errors import UsageError
+
+Ratio = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+Distance = Literal["l2", "l1", "cosine"]
+Size = Literal["small", "base", "large", "huge"]
+
+#: Encoder and decoder of each size (VideoMAE, appendix; decoder of the base size as in EVEREST).
+SIZES: dict[str, dict[str, int]] = {
+    "small": dict(
+        embed_dim=384, depth=12, num_heads=6, decoder_embed_dim=192, decoder_depth=4, decoder_num_heads=3
+    ),
+    "base": dict(
+        embed_dim=768, depth=12, num_heads=12, decoder_embed_dim=384, decoder_depth=4, decoder_num_heads=6
+    ),
+    "large": dict(
+        embed_dim=1024, depth=24, num_heads=16, decoder_embed_dim=512, decoder_depth=12, decoder_num_heads=8
+    ),
+    "huge": dict(
+        embed_dim=1280, depth=32, num_heads=16, decoder_embed_dim=640, decoder_depth=12, decoder_num_heads=8
+    ),
+}
+
+
+class MaskCounts(NamedTuple):
+    """How many tokens of a clip are kept, and of these how many are visible and hidden."""
+
+    kept: int
+    visible: int
+    hidden: int
+
+
+def token_count(ratio: float, tokens: int) -> int:
+    """``int(ratio * tokens)``, but 0.29 of 100 is 29 though the product is 28.999999999999996."""
+    return math.floor(round(ratio * tokens, 6))
+
+
+def _of_size(name: str) -> Any:
+    """A field whose default is the one of the chosen ``size``."""
+    return Field(default_factory=lambda fields: SIZES[fields.get("size", "base")][name], gt=0)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelConfig(Section):
+    """The network. Widths and depths not given are those of ``size``."""
+
+    size: Size = "base"
+    image_size: Positive = Field(224, description="height and width of a clip, pixels")
+    num_frames: Positive = Field(16, description="frames of a clip")
+    patch_size: Positive = Field(16, description="side of a tubelet, pixels")
+    tubelet_size: Positive = Field(2, description="frames of a tubelet")
+    embed_dim: int = _of_size("embed_dim")
+    depth: int = _of_size("depth")
+    num_heads: int = _of_size("num_heads")
+    decoder_embed_dim: int = _of_size("decoder_embed_dim")
+    decoder_depth: int = _of_size("decoder_depth")
+    decoder_num_heads: int = _of_size("decoder_num_heads")
+    mlp_ratio: float = Field(4.0, gt=0)
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last block")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        for whole, part in (
+            ("num_frames", "tubelet_size"),
+            ("image_size", "patch_size"),
+            ("embed_dim", "num_heads"),
+            ("decoder_embed_dim", "decoder_num_heads"),
+        ):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(
+                    f"{whole} {getattr(self, whole)} must be a multiple of {part} {getattr(self, part)}"
+                )
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.num_frames // self.tubelet_size
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a whole clip, S*N."""
+        return self.steps * (self.image_size // self.patch_size) ** 2
+
+
+class MaskConfig(Section):
+    """Redundancy-robust masking for pre-training (EVEREST, section 3.2)."""
+
+    keep_ratio: Ratio = Field(0.3, description="share of all tokens kept, the most important ones")
+    visible_ratio: Ratio = Field(0.1, description="share of all tokens the encoder sees")
+    distance: Distance = "l2"
+
+    @model_validator(mode="after")
+    def _some_are_hidden(self) -> Self:
+        if self.visible_ratio >= self.keep_ratio:
+            raise ValueError(
+                f"visible_ratio {self.visible_ratio:g} must be smaller than keep_ratio {self.keep_ratio:g}"
+            )
+        return self
+
+    def counts(self, tokens: int) -> MaskCounts:
+        kept = token_count(self.keep_ratio, tokens)
+        visible = token_count(self.visible_ratio, tokens)
+        if visible < 1 or kept <= visible:
+            raise ValueError(
+                f"keep_ratio {self.keep_ratio:g} and visible_ratio {self.visible_ratio:g} leave {visible} visible and "
+                f"{kept - visible} hidden of {tokens} tokens; each needs at least one"
+            )
+        return MaskCounts(kept, visible, kept - visible)
+
+
+class ClassifyConfig(Section):
+    """Fine-tuning and inference."""
+
+    keep_ratio: Ratio = Field(0.6, description="share of all tokens that enter the encoder")
+    distance: Distance = "l2"
+    num_classes: Positive | None = Field(None, description="None: as many as the training list has")
+    init: Path | None = Field(None, description="weights to start from: file or folder; None: from scratch")
+
+
+class FramesConfig(Section):
+    """Information-intensive frame selection for long uncurated video (EVEREST, section 3.3)."""
+
+    select: bool = False
+    alpha: float = Field(1.5, ge=1, description="candidate steps per step of the clip")
+    keep_ratio: Ratio = Field(0.3, description="share of the longer clip's tokens that are counted per step")
+    distance: Distance = "l2"
+
+    def candidates(self, frames: int, tubelet_size: int) -> int:
+        """Frames to decode for a clip of ``frames``: 2*alpha*tau where frames are selected (section 3.3)."""
+        return math.floor(self.alpha * frames / tubelet_size + 1e-6) * tubelet_size if self.select else frames
+
+
+class DataConfig(Section):
+    """Where videos are listed, and how clips are cut from them."""
+
+    train: Path | None = Field(None, description="list file, folder of videos or folder per class")
+    val: Path | None = Field(None, description="the same, for evaluation")
+    root: Path | None = Field(None, description="what relative paths of a list start from; None: the list's folder")
+    sampling: Literal["dense", "segment"] = Field("dense", description="a window of the video, or all of it in parts")
+    rate: Positive = Field(4, description="dense sampling: one frame in so many")
+    repeats: Positive = Field(1, description="clips cut from each decoded training video")
+    short_side: Positive | None = Field(None, description="pixels; None: 8/7 of model.image_size (256 for 224)")
+    workers: int = Field(2, ge=0, description="decoding processes per training process")
+    max_bad: Probability = Field(0.05, description="share of unreadable videos that ends the run")
+
+
+class AugmentConfig(Section):
+    """Random changes to training clips; all frames of a clip share them."""
+
+    flip: bool = Field(True, description="mirror half of the clips; false where left and right matter (SSv2)")
+    crop_scales: tuple[Ratio, ...] = Field((1.0, 0.875, 0.75, 0.66), description="pre-training: multi-scale crop")
+    crop_area: tuple[Ratio, Ratio] = Field((0.08, 1.0), description="fine-tuning: random resized crop")
+    rand_augment: str | None = Field("rand-m7-n4-mstd0.5-inc1", description="fine-tuning: timm's notation; null: off")
+    erase: Probability = Field(0.25, description="fine-tuning: random erasing")
+    mixup: float = Field(0.8, ge=0, description="fine-tuning: mixup alpha, 0: off")
+    cutmix: float = Field(1.0, ge=0, description="fine-tuning: cutmix alpha, 0: off")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+
+
+class OptimConfig(Section):
+    """AdamW with linear warm-up and cosine decay."""
+
+    epochs: Positive = 100
+    batch_size: Positive = Field(8, description="clips a process takes through the network at once")
+    accumulate: Positive = Field(1, description="such batches per optimizer step")
+    lr: float = Field(1.5e-4, gt=0, description="per 256 clips of total batch")
+    min_lr: float = Field(1e-5, ge=0, description="at the end, per 256 clips")
+    warmup_lr: float = Field(1e-6, ge=0, description="at the start, per 256 clips")
+    warmup_epochs: float = Field(10, ge=0)
+    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    weight_decay: float = Field(0.05, ge=0)
+    layer_decay: Ratio = Field(1.0, description="fine-tuning: lr factor from each layer to the one below")
+    clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the GPU does it")
+
+
+class EvaluateConfig(Section):
+    """Testing by several views of each video, their probabilities averaged."""
+
+    segments: Positive = Field(5, description="clips along time")
+    crops: Positive = Field(3, description="crops along the longer side")
+    batch_size: Positive = Field(8, description="views a process takes through the network at once")
+    every_epochs: Positive = Field(10, description="one view per video while fine-tuning")
+
+
+class KeepConfig(Section):
+    """What a run writes down, and how often."""
+
+    checkpoint_steps: Positive = 500
+    checkpoints: Positive = Field(2, description="newest checkpoints kept")
+    log_steps: Positive = 10
+
+
+class Experiment(Section):
+    """A pre-training or fine-tuning run, whole."""
+
+    name: str = Field("everest", pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$", description="of the run, and its folder")
+    stage: Literal["pretrain", "finetune"] = "pretrain"
+    seed: int = Field(0, ge=0, lt=2**31)
+    model: ModelConfig = ModelConfig()
+    mask: MaskConfig = MaskConfig()
+    classify: ClassifyConfig = ClassifyConfig()
+    frames: FramesConfig = FramesConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optim: OptimConfig = OptimConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    keep: KeepConfig = KeepConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        self.mask.counts(self.model.tokens)
+        if self.optim.batch_size % self.data.repeats:
+            raise ValueError(
+                f"optim.batch_size {self.optim.batch_size} must be a multiple of data.repeats {self.data.repeats}"
+            )
+        mixes = self.stage == "finetune" and (self.augment.mixup or self.augment.cutmix)
+        if mixes and self.optim.batch_size % 2:
+            raise ValueError(f"optim.batch_size {self.optim.batch_size} must be even with mixup or cutmix")
+        return self
+
+    @property
+    def decode_short_side(self) -> int:
+        """Pixels videos are decoded to."""
+        return self.data.short_side or round(self.model.image_size * 8 / 7)
+
+    @classmethod
+    def load(cls, source: str | Path) -> Experiment:
+        """The recipe of that name, or the YAML file at that path. Raises UsageError."""
+        path = Path(source)
+        if path.suffix not in {".yaml", ".yml"}:
+            shipped = resources.files("everest") / "recipes" / f"{source}.yaml"
+            if str(source) not in recipe_names():
+                raise UsageError(f"no recipe {str(source)!r}{_did_you_mean(str(source), recipe_names())}; a file ends in .yaml")
+            text = shipped.read_text()
+        else:
+            try:
+                text = path.read_text()
+            except OSError as error:
+                raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
+        try:
+            tree = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(tree, dict):
+            raise UsageError(f"recipe {path} holds {type(tree).__name__}, not a tree of settings")
+        return cls.parse(tree)
+
+    @classmethod
+    def parse(cls, tree: Mapping[str, Any]) -> Experiment:
+        """From nested settings. Raises UsageError with one line that names the setting."""
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise UsageError(_one_line(error)) from None
+
+    def override(self, settings: Mapping[str, Any]) -> Experiment:
+        """A copy with some settings changed, by dotted name. Raises UsageError."""
+        tree = self.model_dump(exclude_unset=True)
+        for name, value in settings.items():
+            section, _, field = name.rpartition(".")
+            if name not in setting_names():
+                raise UsageError(f"unknown setting {name!r}{_did_you_mean(name, setting_names())}")
+            (tree.setdefault(section, {}) if section else tree)[field] = value
+        return self.parse(tree)
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its dotted name, in plain types."""
+        return {
+            f"{key}.{field}" if isinstance(value, dict) else key: inner
+            for key, value in self.model_dump(mode="json").items()
+            for field, inner in (value.items() if isinstance(value, dict) else [(key, value)])
+        }
+
+    def to_yaml(self) -> str:
+        """The whole tree with every default filled in."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def recipe_names() -> list[str]:
+    folder = resources.files("everest") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def setting_names() -> list[str]:
+    """The dotted names of all settings."""
+    return list(_names(Experiment))
+
+
+def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _names(field.annotation, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1) or [k for k in known if k.endswith(f".{name}")]
+    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting {name!r}{_did_you_mean(name, setting_names())}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{name}: {message}" if name else message
+    return f"{name} = {first['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,1 @@
+"""The masked video autoencoder and its classifier."""

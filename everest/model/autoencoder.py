@@ -1,0 +1,114 @@
+"""Pre-training: an encoder sees a few of the kept tokens, a light decoder reconstructs the rest of them."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from everest.config import MaskConfig, ModelConfig
+from everest.model.embed import TubeletEmbed, sinusoid_positions
+from everest.model.redundancy import clip_importance
+from everest.model.select import keep_important, split_kept, take
+from everest.model.targets import reconstruction_target
+from everest.model.vit import LayerNorm, transformer_blocks
+
+
+class PretrainOutput(NamedTuple):
+    """What one forward pass gives; indices count a clip's tokens in (step, row, column) order."""
+
+    loss: Tensor
+    prediction: Tensor  # (B, M, P)
+    target: Tensor  # (B, M, P)
+    kept: Tensor  # (B, K), most important first
+    visible: Tensor  # (B, V), ascending
+    hidden: Tensor  # (B, M), ascending
+
+
+class Encoder(nn.Module):
+    """Vision transformer over the visible tokens, with a final norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.patch_embed = TubeletEmbed(config)
+        self.blocks = transformer_blocks(
+            config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path
+        )
+        self.norm = LayerNorm(config.embed_dim)
+
+    def forward(self, tubelets_BLP: Tensor, visible_BV: Tensor) -> Tensor:
+        x = self.patch_embed(take(tubelets_BLP, visible_BV))
+        x = x + sinusoid_positions(tubelets_BLP.shape[1], x.shape[-1], x.device)[visible_BV].to(x.dtype)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Decoder(nn.Module):
+    """Narrow transformer that ends with the pixels of the hidden tokens."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        dim = config.decoder_embed_dim
+        self.blocks = transformer_blocks(dim, config.decoder_depth, config.decoder_num_heads, config.mlp_ratio)
+        self.norm = LayerNorm(dim)
+        self.head = nn.Linear(dim, 3 * config.tubelet_size * config.patch_size**2)
+
+    def forward(self, x: Tensor, hidden: int) -> Tensor:
+        """(B, V+M, D') with the hidden tokens last -> their pixels (B, M, P)."""
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x[:, -hidden:]))
+
+
+class PretrainModel(nn.Module):
+    """The masked autoencoder on redundancy-robust tokens (EVEREST, section 3)."""
+
+    def __init__(self, config: ModelConfig, mask: MaskConfig) -> None:
+        super().__init__()
+        self.config, self.mask = config, mask
+        self.encoder = Encoder(config)
+        self.encoder_to_decoder = nn.Linear(config.embed_dim, config.decoder_embed_dim, bias=False)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, config.decoder_embed_dim))
+        self.decoder = Decoder(config)
+        self.apply(_initialize)
+        nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.02, b=0.02)
+
+    @property
+    def patch_embed(self) -> TubeletEmbed:
+        return self.encoder.patch_embed
+
+    def forward(self, video: Tensor, noise: Tensor | None = None) -> PretrainOutput:
+        """Reconstructs what is kept but hidden of normalised clips (B, 3, T, H, W).
+
+        ``noise`` (B, K), uniform, decides which kept tokens are visible; None draws it. Only visible
+        tokens are embedded with gradient, and only hidden ones get targets. Raises ValueError where
+        the clip does not divide into tubelets or is too small for the ratios.
+        """
+        tubelets = self.patch_embed.cut(video)
+        counts = self.mask.counts(tubelets.shape[1] * tubelets.shape[2])
+        kept = keep_important(clip_importance(self.patch_embed, tubelets, self.mask.distance), counts.kept)
+        if noise is None:
+            noise = torch.rand(kept.shape, device=kept.device)
+        visible, hidden = split_kept(kept, counts.visible, noise)
+
+        tubelets_BLP = tubelets.flatten(1, 2)
+        prediction = self.reconstruct(tubelets_BLP, visible, hidden)
+        target = reconstruction_target(
+            take(tubelets_BLP, hidden), self.patch_embed.tubelet_size, self.patch_embed.patch_size
+        )
+        return PretrainOutput(F.mse_loss(prediction.float(), target), prediction, target, kept, visible, hidden)
+
+    def reconstruct(self, tubelets_BLP: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> Tensor:
+        """Predicts the normalised pixels of the hidden tokens from the visible ones: (B, M, P)."""
+        x_BVD = self.encoder_to_decoder(self.encoder(tubelets_BLP, visible_BV))
+        positions = sinusoid_positions(tubelets_BLP.shape[1], x_BVD.shape[-1], x_BVD.device).to(x_BVD.dtype)
+        mask_BMD = self.mask_token.to(x_BVD.dtype) + positions[hidden_BM]
+        return self.decoder(torch.cat([x_BVD + positions[visible_BV], mask_BMD], dim=1), hidden_BM.shape[1])
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,56 @@
+"""Fine-tuning and inference: a vision transformer over the tokens that move."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from everest.config import Distance, ModelConfig, token_count
+from everest.model.embed import TubeletEmbed, sinusoid_positions
+from everest.model.redundancy import clip_importance
+from everest.model.select import keep_important, take
+from everest.model.vit import LayerNorm, transformer_blocks
+
+
+class Classifier(nn.Module):
+    """Only kept tokens enter the encoder; their mean, normalised, goes to a linear head (EVEREST, section 3.4)."""
+
+    def __init__(
+        self, config: ModelConfig, num_classes: int, keep_ratio: float = 0.6, distance: Distance = "l2"
+    ) -> None:
+        super().__init__()
+        self.config, self.keep_ratio, self.distance = config, keep_ratio, distance
+        self.patch_embed = TubeletEmbed(config)
+        self.blocks = transformer_blocks(
+            config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path
+        )
+        self.fc_norm = LayerNorm(config.embed_dim)
+        self.head = nn.Linear(config.embed_dim, num_classes)
+        self.apply(_initialize)
+        self.head.weight.data.mul_(0.001)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Normalised clips (B, 3, T, H, W) -> logits (B, classes)."""
+        tubelets = self.patch_embed.cut(video)
+        kept = self.keep(tubelets)
+        tubelets_BLP = tubelets.flatten(1, 2)
+        x = self.patch_embed(take(tubelets_BLP, kept))
+        x = x + sinusoid_positions(tubelets_BLP.shape[1], x.shape[-1], x.device)[kept].to(x.dtype)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.fc_norm(x.mean(dim=1)))
+
+    def keep(self, tubelets: Tensor) -> Tensor:
+        """The tokens that enter the encoder: (B, S, N, P) -> (B, K), ascending."""
+        kept = max(1, token_count(self.keep_ratio, tubelets.shape[1] * tubelets.shape[2]))
+        return keep_important(clip_importance(self.patch_embed, tubelets, self.distance), kept).sort(dim=1).values
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """How timm groups parameters into layers for layer-wise learning rates."""
+        return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^fc_norm|^head", (99999,))]}
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,48 @@
+"""Information-intensive frame selection: of a longer clip, the steps where most happens (EVEREST, section 3.3)."""
+
+import torch
+from torch import Generator, Tensor
+
+from everest.config import FramesConfig, token_count
+from everest.model.embed import TubeletEmbed
+from everest.model.redundancy import clip_importance
+from everest.model.select import keep_important
+
+
+def count_kept(importance: Tensor, keep_ratio: float) -> Tensor:
+    """How many of a clip's most important tokens lie in each step: (B, S, N) -> c (B, S)."""
+    B, S, N = importance.shape
+    kept = keep_important(importance, max(1, token_count(keep_ratio, S * N)))
+    counts = torch.zeros(B, S, device=importance.device)
+    return counts.scatter_add_(1, kept // N, torch.ones_like(kept, dtype=counts.dtype))
+
+
+def choose_steps(counts_BS: Tensor, steps: int, generator: Generator | None) -> Tensor:
+    """``steps`` of the S steps, without replacement, in temporal order: (B, tau).
+
+    Drawn with probability c_i / sum(c), as an exponential race; without a generator (in evaluation)
+    the largest c_i win, earlier steps first. Steps with no kept token come last of all, evenly drawn.
+    """
+    weights = counts_BS.float().clamp(min=1e-6)
+    if generator is None:
+        order = weights.argsort(dim=1, descending=True, stable=True)
+    else:
+        arrival = torch.empty_like(weights).exponential_(generator=generator) / weights
+        order = arrival.argsort(dim=1)
+    return order[:, :steps].sort(dim=1).values
+
+
+def select_frames(
+    embed: TubeletEmbed, video: Tensor, frames: int, config: FramesConfig, generator: Generator | None
+) -> Tensor:
+    """Keeps the most informative ``frames`` of longer clips: (B, 3, T', H, W) -> (B, 3, T, H, W).
+
+    Works on the clips' device and draws from ``generator``, which lives there too; None in evaluation.
+    """
+    B, C, long, H, W = video.shape
+    tubelet = embed.tubelet_size
+    importance = clip_importance(embed, embed.cut(video), config.distance)
+    steps = choose_steps(count_kept(importance, config.keep_ratio), frames // tubelet, generator)
+    by_step = video.reshape(B, C, long // tubelet, tubelet * H * W)
+    index = steps[:, None, :, None].expand(-1, C, -1, by_step.shape[-1])
+    return by_step.gather(2, index).reshape(B, C, frames, H, W)

@@ -1,0 +1,1 @@
+"""Searching settings: Optuna studies over experiments."""
