@@ -45,8 +45,8 @@ class Classifier(nn.Module):
         return keep_important(clip_importance(self.patch_embed, tubelets, self.distance), kept).sort(dim=1).values
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """How timm groups parameters into layers for layer-wise learning rates."""
-        return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^fc_norm|^head", (99999,))]}
+        """How timm groups parameters into layers for layer-wise learning rates; what matches nothing is the last."""
+        return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None)]}
 
 
 def _initialize(module: nn.Module) -> None:

@@ -1,0 +1,151 @@
+"""Weights from files: our own, the authors' EVEREST, MCG-NJU VideoMAE's, and the transformers library's VideoMAE.
+
+The first three name their tensors alike; the last is renamed here. Nothing is ever unpickled beyond
+tensors and plain containers.
+"""
+
+import argparse
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from everest.errors import EverestError
+
+State = Mapping[str, Tensor]
+
+#: Where training scripts nest the weights in what they save.
+_NESTS = ("model", "module", "state_dict")
+
+#: Fixed positions: computed, never loaded.
+_FIXED = re.compile(r"(^|\.)(pos_embed|position_embeddings)$")
+
+#: The transformers library's names -> ours.
+_TRANSFORMERS = [
+    (re.compile(pattern), name)
+    for pattern, name in [
+        (r"^videomae\.embeddings\.patch_embeddings\.projection\.", "encoder.patch_embed.proj."),
+        (r"^videomae\.encoder\.layer\.", "encoder.blocks."),
+        (r"^videomae\.layernorm\.", "encoder.norm."),
+        (r"^decoder\.decoder_layers\.", "decoder.blocks."),
+        (r"^classifier\.", "head."),
+        (r"\.attention\.attention\.(query|key|value)\.weight$", r".attn.\1"),
+        (r"\.attention\.attention\.(?:query\.bias|q_bias)$", ".attn.q_bias"),
+        (r"\.attention\.attention\.(?:value\.bias|v_bias)$", ".attn.v_bias"),
+        (r"\.attention\.output\.dense\.", ".attn.proj."),
+        (r"\.layernorm_before\.", ".norm1."),
+        (r"\.layernorm_after\.", ".norm2."),
+        (r"\.intermediate\.dense\.", ".mlp.fc1."),
+        (r"\.output\.dense\.", ".mlp.fc2."),
+    ]
+]
+
+
+class WeightsError(EverestError):
+    """Weights that cannot be read, are refused, or do not fit the model."""
+
+
+class LoadReport(NamedTuple):
+    """Names of tensors: taken over, wanted but not there, there but not wanted."""
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+
+
+def load_weights(model: nn.Module, source: State | str | Path) -> LoadReport:
+    """Loads whatever of ``source`` the model has a place for.
+
+    ``source`` is a state dict, a .pth, .pt, .bin or .safetensors file, or a folder with one. A
+    pre-training checkpoint gives a classifier its encoder. Raises WeightsError where a file cannot be
+    read or holds code, a tensor has the wrong shape, or nothing fits at all; the model is unchanged then.
+    """
+    state = read_weights(source) if isinstance(source, str | Path) else _unwrap(source)
+    state = _to_our_names(state)
+    wanted = model.state_dict()
+    if not any(name.startswith("encoder.") for name in wanted):
+        state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
+    elif not any(name.startswith("encoder.") for name in state):
+        state = {f"encoder.{name}" if f"encoder.{name}" in wanted else name: tensor for name, tensor in state.items()}
+
+    fitting = {name: tensor for name, tensor in state.items() if name in wanted}
+    for name, tensor in fitting.items():
+        if tensor.shape != wanted[name].shape:
+            raise WeightsError(
+                f"{name} has shape {tuple(tensor.shape)} in {_title(source)} and {tuple(wanted[name].shape)} in the model"
+            )
+    if not fitting:
+        raise WeightsError(f"{_title(source)} has no tensor of this model; its first is {next(iter(state), None)!r}")
+    model.load_state_dict(fitting, strict=False)
+    return LoadReport(
+        loaded=list(fitting),
+        missing=[name for name in wanted if name not in fitting],
+        unexpected=[name for name in state if name not in wanted],
+    )
+
+
+def read_weights(source: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file or folder by their names there. Raises WeightsError."""
+    path = Path(source)
+    if path.is_dir():
+        return {name: tensor for file in _files(path) for name, tensor in _read_file(file).items()}
+    return _read_file(path)
+
+
+def _files(folder: Path) -> list[Path]:
+    for pattern in ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin", "*.safetensors", "*.pt*"):
+        if found := sorted(folder.glob(pattern)):
+            return found if "-of-" in found[0].name else found[:1]
+    raise WeightsError(f"{folder} has no .safetensors, .bin, .pt or .pth file")
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            tensors: dict[str, Tensor] = load_file(path)
+            return tensors
+        with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts save their flags beside
+            return _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:
+        raise WeightsError(f"{path} does not exist") from None
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "not an allowed" in str(error):
+            raise WeightsError(f"{path} is refused: it is a pickle that would run code, not only tensors") from None
+        raise WeightsError(f"{path} is damaged or no weights file") from None
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _unwrap(found: Any) -> dict[str, Tensor]:
+    """The state dict in whatever a training script saved around it."""
+    while isinstance(found, Mapping) and (nest := next((n for n in _NESTS if isinstance(found.get(n), Mapping)), None)):
+        found = found[nest]
+    if not isinstance(found, Mapping):
+        raise WeightsError(f"expected a state dict, found {type(found).__name__}")
+    tensors = {str(name).removeprefix("module."): value for name, value in found.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in tensors.items() if not _FIXED.search(name)}
+
+
+def _to_our_names(state: State) -> dict[str, Tensor]:
+    if not any(name.startswith("videomae.") for name in state):
+        return dict(state)
+    renamed = {}
+    for name, tensor in state.items():
+        for pattern, replacement in _TRANSFORMERS:
+            name = pattern.sub(replacement, name)  # noqa: PLW2901
+        renamed[name] = tensor
+    for name in [name for name in renamed if name.endswith(".attn.query")]:
+        attention = name.removesuffix("query")
+        qkv = [renamed.pop(attention + part) for part in ("query", "key", "value")]
+        renamed[f"{attention}qkv.weight"] = torch.cat(qkv)
+    return renamed
+
+
+def _title(source: State | str | Path) -> str:
+    return str(source) if isinstance(source, str | Path) else "the state dict"

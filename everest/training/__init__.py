@@ -1,0 +1,1 @@
+"""Training runs: from an experiment to weights."""
