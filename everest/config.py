@@ -79,6 +79,7 @@ class ModelConfig(Section):
     decoder_depth: int = _of_size("decoder_depth")
     decoder_num_heads: int = _of_size("decoder_num_heads")
     mlp_ratio: float = Field(4.0, gt=0)
+    encoder_norm: bool = Field(True, description="pre-training: norm after the encoder; transformers can lack it")
     drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth of the last block")
 
     @model_validator(mode="after")

@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         self.blocks = transformer_blocks(
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path
         )
-        self.norm = LayerNorm(config.embed_dim)
+        self.norm = LayerNorm(config.embed_dim) if config.encoder_norm else nn.Identity()
 
     def forward(self, tubelets_BLP: Tensor, visible_BV: Tensor) -> Tensor:
         x = self.patch_embed(take(tubelets_BLP, visible_BV))

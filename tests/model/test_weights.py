@@ -62,9 +62,14 @@ def test_a_transformers_classifier_gives_its_own_logits(video: torch.Tensor, as_
     torch.testing.assert_close(ours(video), theirs(video.transpose(1, 2)).logits, atol=2e-5, rtol=1e-5)
 
 
-def test_a_transformers_pretraining_model_gives_its_own_pixels_and_loss(video: torch.Tensor, as_source: Any) -> None:
-    theirs = random(VideoMAEForPreTraining(like()))
-    ours = everest.create_pretrain_model("base", keep_ratio=1.0, visible_ratio=0.25, **SMALL).eval()
+@pytest.mark.parametrize("encoder_norm", [True, False])
+def test_a_transformers_pretraining_model_gives_its_own_pixels_and_loss(
+    video: torch.Tensor, as_source: Any, encoder_norm: bool
+) -> None:
+    theirs = random(VideoMAEForPreTraining(like(use_mean_pooling=not encoder_norm)))
+    ours = everest.create_pretrain_model(
+        "base", keep_ratio=1.0, visible_ratio=0.25, encoder_norm=encoder_norm, **SMALL
+    ).eval()
     report = everest.load_weights(ours, as_source(theirs))
     assert not report.missing
     assert not report.unexpected
