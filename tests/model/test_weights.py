@@ -150,14 +150,14 @@ def test_a_wrong_shape_names_tensor_and_both_shapes_and_changes_nothing() -> Non
     [
         ("missing.pth", None, "does not exist"),
         ("text.pth", b"hello world", "damaged or no weights file"),
-        ("cut.safetensors", b"\x10\x00\x00", "cannot be read"),
-        ("empty.pth", b"", "cannot be read|damaged"),
+        ("cut.safetensors", b"\x10\x00\x00", "damaged or no weights file"),
+        ("empty.pth", b"", "damaged or no weights file"),
     ],
 )
 def test_an_unreadable_file_is_named(tmp_path: Path, name: str, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(WeightsError, match=f"{name}.*({message})"):
+    with pytest.raises(WeightsError, match=f"{name} .*{message}"):
         everest.load_weights(everest.create_classifier("base", num_classes=5, **SMALL), tmp_path / name)
 
 
