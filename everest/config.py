@@ -27,18 +27,10 @@ Size = Literal["small", "base", "large", "huge"]
 
 #: Encoder and decoder of each size (VideoMAE, appendix; decoder of the base size as in EVEREST).
 SIZES: dict[str, dict[str, int]] = {
-    "small": dict(
-        embed_dim=384, depth=12, num_heads=6, decoder_embed_dim=192, decoder_depth=4, decoder_num_heads=3
-    ),
-    "base": dict(
-        embed_dim=768, depth=12, num_heads=12, decoder_embed_dim=384, decoder_depth=4, decoder_num_heads=6
-    ),
-    "large": dict(
-        embed_dim=1024, depth=24, num_heads=16, decoder_embed_dim=512, decoder_depth=12, decoder_num_heads=8
-    ),
-    "huge": dict(
-        embed_dim=1280, depth=32, num_heads=16, decoder_embed_dim=640, decoder_depth=12, decoder_num_heads=8
-    ),
+    "small": dict(embed_dim=384, depth=12, num_heads=6, decoder_embed_dim=192, decoder_depth=4, decoder_num_heads=3),
+    "base": dict(embed_dim=768, depth=12, num_heads=12, decoder_embed_dim=384, decoder_depth=4, decoder_num_heads=6),
+    "large": dict(embed_dim=1024, depth=24, num_heads=16, decoder_embed_dim=512, decoder_depth=12, decoder_num_heads=8),
+    "huge": dict(embed_dim=1280, depth=32, num_heads=16, decoder_embed_dim=640, decoder_depth=12, decoder_num_heads=8),
 }
 
 
@@ -91,9 +83,7 @@ class ModelConfig(Section):
             ("decoder_embed_dim", "decoder_num_heads"),
         ):
             if getattr(self, whole) % getattr(self, part):
-                raise ValueError(
-                    f"{whole} {getattr(self, whole)} must be a multiple of {part} {getattr(self, part)}"
-                )
+                raise ValueError(f"{whole} {getattr(self, whole)} must be a multiple of {part} {getattr(self, part)}")
         return self
 
     @property
@@ -138,7 +128,6 @@ class ClassifyConfig(Section):
     keep_ratio: Ratio = Field(0.6, description="share of all tokens that enter the encoder")
     distance: Distance = "l2"
     num_classes: Positive | None = Field(None, description="None: as many as the training list has")
-    init: Path | None = Field(None, description="weights to start from: file or folder; None: from scratch")
 
 
 class FramesConfig(Section):
@@ -195,7 +184,9 @@ class OptimConfig(Section):
     weight_decay: float = Field(0.05, ge=0)
     layer_decay: Ratio = Field(1.0, description="fine-tuning: lr factor from each layer to the one below")
     clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the GPU does it")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the GPU does it"
+    )
 
 
 class EvaluateConfig(Section):
@@ -218,9 +209,12 @@ class KeepConfig(Section):
 class Experiment(Section):
     """A pre-training or fine-tuning run, whole."""
 
-    name: str = Field("everest", pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$", description="of the run, and its folder")
+    name: str = Field(
+        "everest", pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$", description="of the run, and its folder"
+    )
     stage: Literal["pretrain", "finetune"] = "pretrain"
     seed: int = Field(0, ge=0, lt=2**31)
+    init: Path | None = Field(None, description="weights to start from: a run's folder or a file; None: from scratch")
     model: ModelConfig = ModelConfig()
     mask: MaskConfig = MaskConfig()
     classify: ClassifyConfig = ClassifyConfig()
@@ -255,7 +249,9 @@ class Experiment(Section):
         if path.suffix not in {".yaml", ".yml"}:
             shipped = resources.files("everest") / "recipes" / f"{source}.yaml"
             if str(source) not in recipe_names():
-                raise UsageError(f"no recipe {str(source)!r}{_did_you_mean(str(source), recipe_names())}; a file ends in .yaml")
+                raise UsageError(
+                    f"no recipe {str(source)!r}{_did_you_mean(str(source), recipe_names())}; a file ends in .yaml"
+                )
             text = shipped.read_text()
         else:
             try:

@@ -37,4 +37,3 @@ def _configure(section: Literal["mask", "classify"], size: Size, overrides: dict
         f"{'model' if name in ModelConfig.model_fields else section}.{name}": value for name, value in overrides.items()
     }
     return Experiment().override({"model.size": size, **named})
-

@@ -98,6 +98,8 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
 
 
 def _files(folder: Path) -> list[Path]:
+    if (folder / "model").is_dir():  # the folder of a run of ours
+        folder = folder / "model"
     for pattern in ("model.safetensors", "model-*-of-*.safetensors", "pytorch_model*.bin", "*.safetensors", "*.pt*"):
         if found := sorted(folder.glob(pattern)):
             return found if "-of-" in found[0].name else found[:1]

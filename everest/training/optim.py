@@ -30,9 +30,7 @@ def build_optimizer(model: nn.Module, config: OptimConfig, clips_per_step: int) 
 class CosineSchedule:
     """Linear warm-up, then half a cosine, by step; a pure function of the step, so there is no state to save."""
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, steps: int, warmup: int, start: float, end: float
-    ) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, steps: int, warmup: int, start: float, end: float) -> None:
         self._warmup = warmup
         self._scheduler = CosineLRScheduler(
             optimizer,

@@ -1,0 +1,270 @@
+"""The ``everest`` command. Any setting of the experiment is ``--dotted.name value``.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM) with everything saved.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import yaml
+
+from everest.config import Experiment
+from everest.errors import EverestError, UsageError
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    main_process = os.environ.get("RANK", "0") == "0"
+    try:
+        options, rest = _parser().parse_known_args(arguments)
+        options.run(options, rest)
+    except EverestError as error:
+        if main_process:
+            print(f"everest: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="everest", description="Masked video autoencoders without redundant tokens.")
+    parser.add_argument("--version", action="version", version=version("everest-video"))
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    settings = "any setting of the experiment can follow as --dotted.name value; --print-config shows them all"
+
+    def command(name: str, run: Callable[..., None], summary: str, **more: Any) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=summary, description=summary, **more)
+        added.set_defaults(run=run)
+        return added
+
+    for stage in ("pretrain", "finetune"):
+        added = command(stage, _train, f"{stage} on a list or folder of videos", epilog=settings)
+        added.set_defaults(stage=stage)
+        added.add_argument("--recipe", metavar="NAME|FILE", help="start from a shipped recipe or a YAML file")
+        added.add_argument("--print-config", action="store_true", help="print the whole experiment and stop")
+
+    added = command("evaluate", _evaluate, "test a fine-tuned run on its validation list, or another", epilog=settings)
+    added.add_argument("model", type=Path, help="a run's folder, or an exported model")
+
+    added = command("predict", _predict, "classify videos")
+    added.add_argument("model", help="models:/NAME@ALIAS, a run's folder, or an exported model")
+    added.add_argument("videos", nargs="+", metavar="VIDEO")
+    added.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
+    added.add_argument("--json", action="store_true", help="all classes, as one JSON object per video")
+
+    added = command("figures", _figures, "draw what a model keeps, sees and reconstructs of a video")
+    added.add_argument("model", type=Path, help="a run's folder, or an exported model")
+    added.add_argument("--video", type=Path, nargs="+", required=True)
+    added.add_argument("--out", type=Path, metavar="FOLDER", help="default: figures/ in the model's folder")
+
+    data = command("data", lambda *_: None, "check or make data sets").add_subparsers(required=True, metavar="WHAT")
+    added = data.add_parser("check", help="try every video of a list or folder, and report the unreadable ones")
+    added.set_defaults(run=_check)
+    added.add_argument("source", type=Path, metavar="LIST|FOLDER")
+    added.add_argument("--root", type=Path, help="what relative paths of the list start from")
+    added.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    added = data.add_parser("synth", help="write a labelled set of moving things as H.264 files")
+    added.set_defaults(run=_synth)
+    added.add_argument("out", type=Path)
+    for name, default, what in (
+        ("train", 640, "training videos"),
+        ("val", 160, "validation videos"),
+        ("size", 64, "pixels a side"),
+        ("frames", 32, "frames a video"),
+        ("seed", 0, "of all random choices"),
+    ):
+        added.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} ({default})")
+    return parser
+
+
+def _train(options: argparse.Namespace, rest: list[str]) -> None:
+    config = _experiment(options.recipe, options.stage, _overrides(rest))
+    if options.print_config:
+        print(config.to_yaml(), end="")
+        return
+    from everest.plugins import load_plugin
+    from everest.progress import start_logging
+    from everest.protocols import NullTracker, Tracker
+    from everest.settings import LocalSettings
+    from everest.training.distributed import processes
+    from everest.training.interrupt import stop_requests
+    from everest.training.local import FolderStore, JsonLinesTracker, Trackers
+    from everest.training.run import Result, run
+
+    settings = LocalSettings()
+    folder = settings.work / config.name
+    with processes() as process, stop_requests() as stop:
+        start_logging(process.main)
+        result = Result.read(folder)
+        if result is None:
+            tracker: Tracker = NullTracker()
+            if process.main:
+                others = (
+                    [] if settings.tracker == "none" else [load_plugin("trackers", settings.tracker)(config, folder)]
+                )
+                tracker = Trackers(JsonLinesTracker(folder / "metrics.jsonl"), *others)
+            result = run(config, folder, FolderStore(folder / "checkpoints"), tracker, process, stop)
+        elif process.main:
+            _same_run(folder, config)
+        if process.main:
+            _print_result(result, folder)
+
+
+def _same_run(folder: Path, config: Experiment) -> None:
+    from everest.training.run import claim
+
+    claim(folder, config)
+    print(f"{folder} is finished already; remove it or choose another --name to run again", file=sys.stderr)
+
+
+def _print_result(result: Any, folder: Path) -> None:
+    for name, value in sorted(result.metrics.items()):
+        print(f"{name:24} {value:.4g}")
+    print(f"{'steps':24} {result.steps}")
+    print(f"{'figures':24} {folder / 'figures'}")
+    print(f"{'model':24} {result.model}")
+    if result.address:
+        print(f"{'registered':24} {result.address}")
+
+
+def _experiment(recipe: str | None, stage: Literal["pretrain", "finetune"], overrides: dict[str, Any]) -> Experiment:
+    if recipe is None:
+        return Experiment().override({"stage": stage, **overrides})
+    config = Experiment.load(recipe).override(overrides)
+    if config.stage != stage:
+        raise UsageError(f"recipe {recipe} is for everest {config.stage}, not everest {stage}")
+    return config
+
+
+def _overrides(rest: list[str]) -> dict[str, Any]:
+    """``--a.b value`` or ``--a.b=value`` -> name and value; lists and null in YAML."""
+    overrides: dict[str, Any] = {}
+    words = iter(rest)
+    for word in words:
+        if not word.startswith("--"):
+            raise UsageError(f"unexpected argument {word!r}; settings are given as --dotted.name value")
+        name, equals, value = word[2:].partition("=")
+        text = value if equals else next(words, None)
+        if text is None:
+            raise UsageError(f"--{name} needs a value")
+        try:
+            overrides[name] = yaml.safe_load(text) if text[:1] == "[" or text in {"null", "none", "None"} else text
+        except yaml.YAMLError:
+            raise UsageError(f"--{name} {text}: not a list like [0.9, 0.95]") from None
+        if text in {"none", "None"}:
+            overrides[name] = None
+    return overrides
+
+
+def _nothing_left(rest: list[str]) -> None:
+    if rest:
+        raise UsageError(f"unknown argument {rest[0]!r}")
+
+
+def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
+    overrides = _overrides(rest)
+    from everest.data.index import read_index
+    from everest.export import load_model
+    from everest.model.classifier import Classifier
+    from everest.progress import start_logging
+    from everest.training.distributed import processes
+    from everest.training.evaluate import evaluate
+    from everest.training.interrupt import stop_requests
+
+    exported = load_model(options.model)
+    if not isinstance(exported.model, Classifier):
+        raise UsageError(f"{options.model} is a pre-trained autoencoder; only a fine-tuned classifier can be tested")
+    config = exported.config.override(overrides)
+    if config.model != exported.config.model or config.classify != exported.config.classify:
+        raise UsageError("the settings of the trained model itself (model.*, classify.*) cannot be changed now")
+    if config.data.val is None:
+        raise UsageError("data.val is not set; add --data.val LIST")
+    index = read_index(config.data.val, config.data.root)
+    with processes() as process, stop_requests() as stop:
+        start_logging(process.main)
+        tests = config.evaluate
+        model = exported.model.to(process.device)
+        result = evaluate(model, index, config, process, stop, tests.segments, tests.crops)
+        if process.main:
+            print(f"{result.videos} videos, {tests.segments} segments x {tests.crops} crops, {result.bad} unreadable")
+            for name, value in result.metrics("test").items():
+                print(f"{name:24} {value:.4g}")
+
+
+def _predict(options: argparse.Namespace, rest: list[str]) -> None:
+    _nothing_left(rest)
+    from everest.plugins import load_plugin
+    from everest.predict import Predictor
+
+    scheme, colon, _ = options.model.partition(":/")
+    predict = load_plugin("models", scheme)(options.model) if colon else Predictor(Path(options.model))
+    for video in options.videos:
+        probabilities = predict(video)
+        if options.json:
+            print(json.dumps({"video": video, "probabilities": probabilities}))
+            continue
+        print(video)
+        for name, probability in list(probabilities.items())[: options.top]:
+            print(f"  {probability:6.1%}  {name:24} {'█' * round(30 * probability)}")
+
+
+def _figures(options: argparse.Namespace, rest: list[str]) -> None:
+    _nothing_left(rest)
+    from everest.data.decode import DecodeError
+    from everest.export import load_model
+    from everest.figures import draw
+
+    exported = load_model(options.model)
+    for video in options.video:
+        try:
+            pictures = draw(exported, video, options.out or options.model / "figures")
+        except DecodeError as error:
+            raise EverestError(f"{video}: {error}") from None
+        print(*pictures, sep="\n")
+
+
+def _check(options: argparse.Namespace, rest: list[str]) -> None:
+    _nothing_left(rest)
+    from everest.data.check import unreadable
+    from everest.data.index import read_index
+    from everest.progress import ProgressBar
+
+    index = read_index(options.source, options.root)
+    bad = []
+    with ProgressBar("check", len(index.videos)) as bar:
+        for path, reason in unreadable(index, options.workers):
+            bar.advance()
+            if reason:
+                bad.append(path)
+                print(f"{path}: {reason}", flush=True)
+    print(f"{len(index.videos)} videos, {len(index.classes)} classes, {len(bad)} unreadable")
+    if bad:
+        raise EverestError(
+            f"{len(bad) / len(index.videos):.1%} of the videos are unreadable; data.max_bad allows 5% in a run"
+        )
+
+
+def _synth(options: argparse.Namespace, rest: list[str]) -> None:
+    _nothing_left(rest)
+    from everest.data.synthetic import CLASSES, synthesize
+    from everest.progress import ProgressBar
+
+    for name, least in (("train", len(CLASSES)), ("val", len(CLASSES)), ("size", 16), ("frames", 2), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise UsageError(f"--{name} {getattr(options, name)}: must be at least {least}")
+    if options.size % 2:
+        raise UsageError(f"--size {options.size}: must be even, as H.264 has it")
+    with ProgressBar("synth", options.train + options.val) as bar:
+        synthesize(
+            options.out, options.train, options.val, options.size, options.frames, options.seed,
+            progress=lambda done, _total: bar.advance(done - bar.done),
+        )  # fmt: skip
+    print(f"{options.out}/train.csv {options.train} videos, val.csv {options.val}, {len(CLASSES)} classes of motion")

@@ -1,0 +1,1 @@
+"""Videos: listed, decoded, cut into clips and changed at random."""

@@ -1,0 +1,134 @@
+"""A labelled set of short H.264 videos whose class is how things move, never how they look.
+
+Backgrounds are still and textured; one or two things move over them. Places wrap around, angles turn and
+sizes cycle, all from a uniformly random start, so that every single frame looks the same in each class:
+only time tells the classes apart.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from everest.errors import UsageError
+from everest.files import write_text
+from everest.seeding import derived_seed
+
+#: Per frame: displacement in pixels (x, y), rotation in radians, growth (log of the size's factor).
+MOTIONS: dict[str, tuple[float, float, float, float]] = {
+    "left": (-2, 0, 0, 0),
+    "right": (2, 0, 0, 0),
+    "up": (0, -2, 0, 0),
+    "down": (0, 2, 0, 0),
+    "clockwise": (0, 0, 0.16, 0),
+    "counterclockwise": (0, 0, -0.16, 0),
+    "grow": (0, 0, 0, 0.06),
+    "shrink": (0, 0, 0, -0.06),
+}
+CLASSES = tuple(MOTIONS)
+FRAMES_PER_SECOND = 25
+
+_SIZES = (0.11, 0.26)  # of the frame's side; growing things wrap around within these
+
+
+def synthesize(
+    folder: Path, train: int, val: int, size: int, frames: int, seed: int, progress: Callable[[int, int], None]
+) -> None:
+    """Writes ``train`` + ``val`` videos of ``size`` x ``size`` pixels, train.csv, val.csv and classes.txt.
+
+    The classes take turns, so each has as many videos. The lists come last: where they are, the set is whole.
+    ``progress`` is told how many of how many videos are written. Raises UsageError where other videos are
+    already there.
+    """
+    recipe = {"train": train, "val": val, "size": size, "frames": frames, "seed": seed, "version": 1}
+    stamp = folder / "synthetic.json"
+    if stamp.exists():
+        if json.loads(stamp.read_text()) != recipe:
+            raise UsageError(f"{folder} holds a synthetic set of other settings ({stamp}); choose another folder")
+        progress(train + val, train + val)
+        return
+    (folder / "videos").mkdir(parents=True, exist_ok=True)
+    lists: dict[str, list[str]] = {"train": [], "val": []}
+    for number in range(train + val):
+        label = number % len(CLASSES)
+        name = f"videos/{number:05d}.mp4"
+        rng = np.random.default_rng(derived_seed(seed, number))
+        write_video(folder / name, render(CLASSES[label], size, frames, rng))
+        lists["train" if number < train else "val"].append(f"{name},{label}\n")
+        progress(number + 1, train + val)
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
+    for split, lines in lists.items():
+        write_text(folder / f"{split}.csv", "".join(lines))
+    write_text(stamp, json.dumps(recipe))
+
+
+def render(motion: str, size: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One video of a class: uint8 (frames, size, size, 3)."""
+    background = _texture(size, rng)
+    things = [_Thing(size, rng) for _ in range(rng.integers(1, 3))]
+    dx, dy, turn, growth = MOTIONS[motion]
+    pace = rng.uniform(0.7, 1.3) * np.array([dx * size / 64, dy * size / 64, turn, growth])
+    video = np.empty((frames, size, size, 3), np.uint8)
+    for t in range(frames):
+        image = background.copy()
+        for thing in things:
+            thing.paint(image, *(pace * t))
+        video[t] = np.clip(image, 0, 255)
+    return video
+
+
+class _Thing:
+    """A textured shape with its start: place, angle and size are uniform over all there are."""
+
+    def __init__(self, size: int, rng: np.random.Generator) -> None:
+        self.size = size
+        self.centre = rng.uniform(0, size, 2)
+        self.angle = rng.uniform(0, 2 * math.pi)
+        self.phase = rng.uniform()
+        self.corners = int(rng.integers(3, 6))
+        self.stretch = rng.uniform(1.5, 2.0)
+        self.paint_on = np.clip(_texture(size, rng, contrast=40) - 128 + rng.uniform(30, 226, 3), 0, 255)
+        self.y, self.x = np.mgrid[:size, :size] + 0.5
+
+    def paint(self, image: np.ndarray, dx: float, dy: float, turn: float, growth: float) -> None:
+        smallest, largest = (math.log(side * self.size) for side in _SIZES)
+        radius = math.exp(smallest + (self.phase * (largest - smallest) + growth) % (largest - smallest))
+        u, v = (self._from(self.x, self.centre[0] + dx), self._from(self.y, self.centre[1] + dy))
+        cos, sin = math.cos(self.angle + turn), math.sin(self.angle + turn)
+        along, across = (u * cos + v * sin) / self.stretch, v * cos - u * sin
+        sector = 2 * math.pi / self.corners
+        bearing = np.arctan2(across, along) % sector - sector / 2
+        edge = radius - np.hypot(along, across) * np.cos(bearing) / math.cos(sector / 2) * 0.8
+        cover = np.clip(edge + 0.5, 0, 1)[..., None]
+        image += cover * (self.paint_on - image)
+
+    def _from(self, grid: np.ndarray, centre: float) -> np.ndarray:
+        """Distance from a centre on a frame whose edges meet."""
+        return (grid - centre + self.size / 2) % self.size - self.size / 2
+
+
+def _texture(size: int, rng: np.random.Generator, contrast: float = 60) -> np.ndarray:
+    """Smooth coloured noise over three scales, (size, size, 3), about 128."""
+    image = np.zeros((size, size, 3))
+    for cells in (4, 8, 16):
+        grid = torch.from_numpy(rng.normal(size=(1, 3, cells, cells)))
+        smooth = F.interpolate(grid, (size, size), mode="bicubic", align_corners=False)[0]
+        image += smooth.permute(1, 2, 0).numpy() * contrast / math.sqrt(cells)
+    return image + 128
+
+
+def write_video(path: Path, frames: np.ndarray) -> None:
+    """uint8 (T, H, W, 3) as H.264 in mp4; the same frames always give the same file."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"crf": "18", "preset": "veryfast", "threads": "1"}
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())

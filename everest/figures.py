@@ -1,0 +1,164 @@
+"""What a model makes of a video: the clip, its importance, kept and visible tokens, the reconstruction."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from everest.data.index import VideoIndex
+from everest.data.loader import EvaluationViews
+from everest.export import Exported
+from everest.files import whole_file
+from everest.model.autoencoder import PretrainModel
+from everest.model.classifier import Classifier
+from everest.model.embed import TubeletEmbed
+from everest.model.frames import select_frames
+from everest.model.pixels import normalize
+from everest.model.redundancy import clip_importance
+from everest.model.targets import normalize_tubelets, tubelet_pixels
+from everest.seeding import derived_seed
+
+matplotlib.use("agg")
+
+_DIM = 0.18  # brightness of what is left out
+_COLUMNS = 8
+_PANEL_PIXELS = 224
+
+
+class Panel(NamedTuple):
+    title: str
+    frames: np.ndarray  # uint8 (T, H, W, 3)
+
+
+def draw(exported: Exported, video: Path, folder: Path) -> list[Path]:
+    """Writes a PNG (steps side by side) and a GIF (moving) named after the video; returns both.
+
+    A classifier has no reconstruction: it shows what it keeps. Raises DecodeError.
+    """
+    panels = make_panels(exported, video)
+    png, gif = folder / f"{video.stem}.png", folder / f"{video.stem}.gif"
+    _write_png(png, panels, video.name)
+    _write_gif(gif, panels)
+    return [png, gif]
+
+
+@torch.no_grad()
+def make_panels(exported: Exported, video: Path) -> list[Panel]:
+    """The rows of the picture, from the middle of the video."""
+    model, config = exported.model, exported.config
+    device = next(model.parameters()).device
+    views = EvaluationViews(VideoIndex(video, (), ()), config, segments=1, crops=1)
+    clip = normalize(views.views(video).to(device))
+    embed = model.patch_embed
+    if config.frames.select:
+        clip = select_frames(embed, clip, config.model.num_frames, config.frames, generator=None)
+    tubelets = embed.cut(clip)
+    cells = _Cells(embed, clip.shape[2:])
+    pixels = cells.pixels(tubelet_pixels(tubelets.flatten(1, 2), embed.tubelet_size, embed.patch_size))
+    importance = clip_importance(embed, tubelets, config.mask.distance)
+    panels = [Panel("clip", pixels), Panel("importance", _heat(pixels, cells.map(importance)))]
+
+    if isinstance(model, Classifier):
+        kept = model.keep(tubelets)
+        panels.append(Panel(f"kept {kept.shape[1]} of {cells.tokens}", _dim(pixels, cells.mask(kept))))
+        return panels
+    return panels + _reconstruction(model, clip, tubelets, cells, pixels)
+
+
+def _reconstruction(
+    model: PretrainModel, clip: Tensor, tubelets: Tensor, cells: "_Cells", pixels: np.ndarray
+) -> list[Panel]:
+    generator = torch.Generator(clip.device).manual_seed(derived_seed("figures") % 2**63)
+    kept_count = model.mask.counts(cells.tokens).kept
+    out = model(clip, torch.rand(1, kept_count, generator=generator, device=clip.device))
+    truth = tubelet_pixels(tubelets.flatten(1, 2), cells.embed.tubelet_size, cells.embed.patch_size)
+    _, mean, deviation = normalize_tubelets(truth)
+    guess = truth.clone()
+    hidden = out.hidden[0]
+    predicted = out.prediction[0].unflatten(-1, (-1, 3)).float()
+    guess[0, hidden] = predicted * deviation[0, hidden] + mean[0, hidden]
+    kept, visible = cells.mask(out.kept), cells.mask(out.visible)
+    return [
+        Panel(f"kept {out.kept.shape[1]} of {cells.tokens}", _dim(pixels, kept)),
+        Panel(f"visible {out.visible.shape[1]}", _dim(pixels, visible)),
+        Panel("reconstruction", _dim(cells.pixels(guess), kept)),
+    ]
+
+
+class _Cells:
+    """From tokens of one clip back to pixels."""
+
+    def __init__(self, embed: TubeletEmbed, size: torch.Size) -> None:
+        self.embed = embed
+        T, H, W = size
+        self.grid = (T // embed.tubelet_size, H // embed.patch_size, W // embed.patch_size)
+        self.tokens = int(np.prod(self.grid))
+
+    def pixels(self, tubelets: Tensor) -> np.ndarray:
+        """(1, S*N, t*y*x, 3) in [0, 1] -> uint8 (T, H, W, 3)."""
+        (S, R, C), t, p = self.grid, self.embed.tubelet_size, self.embed.patch_size
+        video = tubelets.reshape(S, R, C, t, p, p, 3).permute(0, 3, 1, 4, 2, 5, 6).reshape(S * t, R * p, C * p, 3)
+        pixels: np.ndarray = (video.clamp(0, 1) * 255).round().byte().cpu().numpy()
+        return pixels
+
+    def map(self, values: Tensor) -> np.ndarray:
+        """One number a token, (1, S, N) or (1, S*N) -> one a pixel, (T, H, W)."""
+        grid = values.reshape(self.grid).float().cpu().numpy()
+        t, p = self.embed.tubelet_size, self.embed.patch_size
+        return grid.repeat(t, axis=0).repeat(p, axis=1).repeat(p, axis=2)
+
+    def mask(self, index: Tensor) -> np.ndarray:
+        """Tokens (1, K) -> bool (T, H, W)."""
+        chosen = torch.zeros(1, self.tokens).scatter_(1, index.cpu(), 1)
+        return self.map(chosen) > 0
+
+
+def _heat(pixels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Importance as colour over the darkened clip, the 99th percentile brightest."""
+    scaled = np.clip(values / max(float(np.percentile(values, 99)), 1e-6), 0, 1)
+    colour = colormaps["inferno"](scaled)[..., :3] * 255
+    grey = pixels.mean(axis=-1, keepdims=True)
+    return np.asarray(0.35 * grey + 0.65 * colour, np.uint8)
+
+
+def _dim(pixels: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    return np.where(shown[..., None], pixels, (pixels * _DIM).astype(np.uint8))
+
+
+def _write_png(path: Path, panels: list[Panel], title: str) -> None:
+    steps = np.linspace(0, len(panels[0].frames) - 1, _COLUMNS).round().astype(int)
+    figure = Figure(figsize=(_COLUMNS * 1.5 + 1.2, len(panels) * 1.55 + 0.4), facecolor="#111111", layout="constrained")
+    axes = figure.subplots(len(panels), _COLUMNS, squeeze=False)
+    for row, panel in zip(axes, panels, strict=True):
+        for cell, step in zip(row, steps, strict=True):
+            cell.imshow(panel.frames[step])
+            cell.set(xticks=[], yticks=[])
+            cell.spines[:].set_visible(False)
+        row[0].set_ylabel(panel.title.replace(" of ", "\nof "), color="white", fontsize=10)
+    for cell, step in zip(axes[0], steps, strict=True):
+        cell.set_title(f"frame {step}", color="#aaaaaa", fontsize=8)
+    figure.suptitle(title, color="white", fontsize=10)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def _write_gif(path: Path, panels: list[Panel]) -> None:
+    side = max(1, _PANEL_PIXELS // panels[0].frames.shape[2])
+    strips = []
+    for step in range(len(panels[0].frames)):
+        images = [panel.frames[step].repeat(side, axis=0).repeat(side, axis=1) for panel in panels]
+        height, width = images[0].shape[:2]
+        strip = Image.new("RGB", (len(panels) * (width + 4) - 4, height + 18), "#111111")
+        write = ImageDraw.Draw(strip)
+        for column, (panel, image) in enumerate(zip(panels, images, strict=True)):
+            strip.paste(Image.fromarray(image), (column * (width + 4), 18))
+            write.text((column * (width + 4) + 4, 3), panel.title, fill="white")
+        strips.append(strip)
+    with whole_file(path) as temporary:
+        strips[0].save(temporary, format="gif", save_all=True, append_images=strips[1:], duration=120, loop=0)

@@ -1,0 +1,16 @@
+"""What other packages add without being imported here: entry points in ``everest.trackers`` and ``everest.models``."""
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from everest.errors import UsageError
+
+
+def load_plugin(group: str, name: str) -> Any:
+    """The object another package registered. Raises UsageError where none did."""
+    found = entry_points(group=f"everest.{group}")
+    if name not in found.names:
+        raise UsageError(
+            f"no {group.removesuffix('s')} {name!r} is installed; there are: {', '.join(sorted(found.names))}"
+        )
+    return found[name].load()

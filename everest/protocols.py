@@ -1,0 +1,62 @@
+"""The two collaborators a training run is given: where checkpoints go, and who is told what happens."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Outcome = Literal["finished", "failed", "interrupted"]
+
+
+class CheckpointStore(Protocol):
+    """Files by key, such as ``step-00000500/model.safetensors``.
+
+    A file is there whole or not at all; nothing is promised about several files together, which is why a
+    checkpoint's manifest is put last. Called from one thread of the main process.
+    """
+
+    def put(self, file: Path, key: str) -> None:
+        """Takes ``file`` over (it is gone from its place afterwards) under ``key``. Raises OSError."""
+
+    def get(self, key: str, file: Path) -> None:
+        """Copies what is under ``key`` to ``file``. Raises FileNotFoundError or another OSError."""
+
+    def list(self) -> Sequence[str]:
+        """All keys, in any order."""
+
+    def delete(self, key: str) -> None:
+        """Removes ``key``, or does nothing where it is not there."""
+
+
+class Tracker(Protocol):
+    """Told about a run while it goes. Called from one thread of the main process."""
+
+    def start(self, parameters: Mapping[str, Any], step: int) -> None:
+        """The first call: the settings by dotted name, and the step the run continues from (0: from the start)."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Numbers measured after ``step`` optimizer steps; steps come in order, each once."""
+
+    def dataset(self, name: str, source: str, digest: str, videos: int, context: str) -> None:
+        """What the run learns from (``context`` training) or is tested on (evaluation)."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """A file to keep with the run."""
+
+    def model(self, folder: Path, name: str) -> str | None:
+        """An exported classifier to register; returns the address ``everest predict`` takes, where there is one."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """The last call."""
+
+
+class NullTracker:
+    """Listens and does nothing: for processes other than the first."""
+
+    def start(self, parameters: Mapping[str, Any], step: int) -> None: ...
+    def metrics(self, values: Mapping[str, float], step: int) -> None: ...
+    def dataset(self, name: str, source: str, digest: str, videos: int, context: str) -> None: ...
+    def artifact(self, path: Path, folder: str = "") -> None: ...
+    def model(self, folder: Path, name: str) -> str | None:
+        return None
+
+    def finish(self, outcome: Outcome) -> None: ...

@@ -1,0 +1,89 @@
+"""Testing a classifier by several views of each video."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from everest.config import Experiment
+from everest.data.bad import BadVideos
+from everest.data.index import VideoIndex
+from everest.data.loader import Batch, evaluation_loader
+from everest.errors import EverestError
+from everest.model.classifier import Classifier
+from everest.model.frames import select_frames
+from everest.model.pixels import normalize
+from everest.progress import ProgressBar
+from everest.training.distributed import Process
+from everest.training.interrupt import StopRequest
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Shares of videos, over all processes."""
+
+    top1: float
+    top5: float
+    loss: float  # of the averaged probabilities
+    videos: int
+    bad: int
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        return {f"{prefix}/top1": self.top1, f"{prefix}/top5": self.top5, f"{prefix}/loss": self.loss}
+
+
+@torch.no_grad()
+def view_probabilities(model: Classifier, frames: Tensor, config: Experiment) -> Tensor:
+    """Class probabilities of each view: uint8 (B, T, H, W, 3) on the model's device -> (B, classes)."""
+    video = normalize(frames)
+    if config.frames.select:
+        video = select_frames(model.patch_embed, video, config.model.num_frames, config.frames, generator=None)
+    logits: Tensor = model(video)
+    return logits.float().softmax(dim=1)
+
+
+def evaluate(
+    model: Classifier,
+    index: VideoIndex,
+    config: Experiment,
+    process: Process,
+    stop: StopRequest,
+    segments: int,
+    crops: int,
+    autocast: torch.autocast | None = None,
+) -> Evaluation:
+    """Averages the probabilities of ``segments`` x ``crops`` views of each labelled video.
+
+    Raises TooManyBad, and Interrupted between batches when asked to stop.
+    """
+    index.require_labels()
+    bad = BadVideos(len(index.videos), config.data.max_bad)
+    loader = evaluation_loader(index, config, segments, crops, process.rank, process.world)
+    top1, top5, loss, videos = 0, 0, 0.0, 0
+    was_training = model.training
+    model.eval()
+    with ProgressBar("evaluate", len(loader), visible=process.main) as bar:
+        batch: Batch
+        for batch in loader:
+            if process.world == 1:
+                stop.check()
+            bad.add(batch.bad)
+            bar.advance()
+            if not len(batch.frames):
+                continue
+            with autocast or torch.autocast(process.device.type, enabled=False):
+                views = view_probabilities(model, batch.frames.to(process.device), config)
+            probabilities = torch.stack([view.mean(dim=0) for view in views.split(segments * crops)]).cpu()
+            labels = batch.labels[:: segments * crops]
+            best = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices == labels[:, None]
+            top1 += int(best[:, 0].sum())
+            top5 += int(best.sum())
+            loss -= float(probabilities.gather(1, labels[:, None]).log().sum())
+            videos += len(labels)
+    model.train(was_training)
+    totals = torch.tensor(process.gather([top1, top5, loss, videos, len(bad)]), dtype=torch.float64).sum(dim=0).tolist()
+    if not totals[3]:
+        raise EverestError(f"no video of {index.source} could be read")
+    return Evaluation(
+        totals[0] / totals[3], totals[1] / totals[3], totals[2] / totals[3], int(totals[3]), int(totals[4])
+    )

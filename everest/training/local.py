@@ -1,0 +1,88 @@
+"""The collaborators of a run on this machine: checkpoints in a folder, metrics as JSON lines."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from everest.files import publish, whole_file, write_text
+from everest.protocols import NullTracker, Outcome, Tracker
+
+
+class FolderStore:
+    """Checkpoints as files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def put(self, file: Path, key: str) -> None:
+        publish(file, self.folder / key)
+
+    def get(self, key: str, file: Path) -> None:
+        with whole_file(file) as temporary:
+            shutil.copyfile(self.folder / key, temporary)
+
+    def list(self) -> Sequence[str]:
+        files = (path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return [path.relative_to(self.folder).as_posix() for path in files]
+
+    def delete(self, key: str) -> None:
+        path = self.folder / key
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+
+class JsonLinesTracker(NullTracker):
+    """One line per step in a file; a resumed run drops the lines past its checkpoint."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def start(self, parameters: Mapping[str, Any], step: int) -> None:
+        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        write_text(self.file, "".join(f"{line}\n" for line in lines if _step(line) <= step))
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        with self.file.open("a") as stream:
+            stream.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def _step(line: str) -> float:
+    """The step of a line; one that was cut off belongs to no step that is kept."""
+    try:
+        return float(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):
+        return float("inf")
+
+
+class Trackers:
+    """Several trackers told the same."""
+
+    def __init__(self, *trackers: Tracker) -> None:
+        self.trackers = trackers
+
+    def start(self, parameters: Mapping[str, Any], step: int) -> None:
+        for tracker in self.trackers:
+            tracker.start(parameters, step)
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        for tracker in self.trackers:
+            tracker.metrics(values, step)
+
+    def dataset(self, name: str, source: str, digest: str, videos: int, context: str) -> None:
+        for tracker in self.trackers:
+            tracker.dataset(name, source, digest, videos, context)
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        for tracker in self.trackers:
+            tracker.artifact(path, folder)
+
+    def model(self, folder: Path, name: str) -> str | None:
+        addresses = [tracker.model(folder, name) for tracker in self.trackers]
+        return next((address for address in addresses if address), None)
+
+    def finish(self, outcome: Outcome) -> None:
+        for tracker in self.trackers:
+            tracker.finish(outcome)

@@ -1,0 +1,194 @@
+"""The training loop: batch, step, log, validate, save. It reads downwards."""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from everest.config import Experiment
+from everest.data.bad import BadVideos
+from everest.data.index import VideoIndex
+from everest.data.loader import Batch, TrainOrder, train_loader
+from everest.errors import EverestError
+from everest.model.autoencoder import PretrainModel
+from everest.model.classifier import Classifier
+from everest.model.frames import select_frames
+from everest.model.pixels import normalize
+from everest.progress import ProgressBar
+from everest.protocols import Tracker
+from everest.seeding import derived_seed, seed_everything
+from everest.training.checkpoint import Checkpoint, Checkpoints
+from everest.training.distributed import Process
+from everest.training.interrupt import Interrupted, StopRequest
+from everest.training.optim import CosineSchedule, build_optimizer
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Validate = Callable[[], dict[str, float]]
+
+_NOT_FINITE = 255  # above every signal's number
+
+
+@dataclass
+class Meter:
+    """Sums since numbers were last shown; saved with a checkpoint, so that a resumed run shows the same ones."""
+
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    steps: int = 0
+
+    def add(self, loss: float, grad_norm: float) -> None:
+        self.loss, self.grad_norm, self.steps = self.loss + loss, self.grad_norm + grad_norm, self.steps + 1
+
+
+@dataclass
+class Training:
+    """All that a loop works with."""
+
+    config: Experiment
+    model: PretrainModel | Classifier
+    loss: Loss
+    index: VideoIndex
+    process: Process
+    checkpoints: Checkpoints
+    tracker: Tracker
+    stop: StopRequest
+    validate: Validate | None = None  # called every evaluate.every_epochs epochs
+    meter: Meter = field(default_factory=Meter)
+    latest: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        config, process = self.config, self.process
+        self.order = TrainOrder(len(self.index.videos), config, process.rank, process.world)
+        self.steps = config.optim.epochs * self.order.steps_per_epoch
+        self.clips_per_step = config.optim.batch_size * config.optim.accumulate * process.world
+        self.optimizer = build_optimizer(self.model, config.optim, self.clips_per_step)
+        scale = self.clips_per_step / 256
+        self.schedule = CosineSchedule(
+            self.optimizer,
+            steps=self.steps,
+            warmup=round(config.optim.warmup_epochs * self.order.steps_per_epoch),
+            start=config.optim.warmup_lr * scale,
+            end=config.optim.min_lr * scale,
+        )
+        self.bad = BadVideos(len(self.index.videos), config.data.max_bad)
+
+    def autocast(self) -> torch.autocast:
+        wanted, kind = self.config.optim.precision, self.process.device.type
+        bfloat16 = kind == "cuda" and torch.cuda.is_bf16_supported() if wanted == "auto" else wanted == "bfloat16"
+        return torch.autocast(kind, torch.bfloat16, enabled=bfloat16)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        self.model.load_state_dict(checkpoint.weights)
+        self.optimizer.load_state_dict(checkpoint.training["optimizer"])
+        self.meter = Meter(**checkpoint.training["meter"])
+        self.latest = checkpoint.training["latest"]
+
+    def report(self, numbers: dict[str, float], step: int) -> None:
+        self.latest |= numbers
+        self.tracker.metrics(numbers, step)
+
+    def save(self, step: int) -> None:
+        if self.process.main:
+            training = {"optimizer": self.optimizer.state_dict(), "meter": vars(self.meter), "latest": self.latest}
+            self.checkpoints.save(step, self.model.state_dict(), training)
+
+
+def train(training: Training, start: int) -> None:
+    """Trains from step ``start`` to the end.
+
+    Raises Interrupted after a checkpoint when asked to stop, EverestError where the loss is not finite,
+    TooManyBad where too many videos are unreadable.
+    """
+    t = training
+    config, process, order = t.config, t.process, t.order
+    order.start = start * config.optim.accumulate
+    batches = iter(train_loader(t.index, config, order))
+    model = DistributedDataParallel(t.model, broadcast_buffers=False) if process.world > 1 else t.model
+    model.train()
+    t.optimizer.zero_grad()
+    since, clips = time.monotonic(), 0
+
+    with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
+        for step in range(start, t.steps):
+            t.schedule.set(step)
+            loss, paths = 0.0, []
+            for part in range(config.optim.accumulate):
+                batch: Batch = next(batches)
+                t.bad.add(batch.bad)
+                paths += batch.paths
+                last = part == config.optim.accumulate - 1
+                with nullcontext() if last or process.world == 1 else model.no_sync():  # type: ignore[operator]
+                    loss += _forward_backward(t, model, batch, ("step", step, part, process.rank))
+            _stop_if_not_finite(t, loss, step, paths)
+            grad_norm = nn.utils.clip_grad_norm_(t.model.parameters(), config.optim.clip_grad or math.inf)
+            t.optimizer.step()
+            t.optimizer.zero_grad()
+
+            done = step + 1
+            t.meter.add(loss, float(grad_norm))
+            clips += t.clips_per_step
+            bar.advance()
+            if done % config.keep.log_steps == 0 or done == t.steps:
+                pace = clips / (time.monotonic() - since)
+                numbers = _numbers(t, step) | {"perf/clips_per_s": pace}
+                t.report(numbers, done)
+                bar.show({name: numbers[name] for name in ("train/loss", "train/lr", "perf/clips_per_s")})
+                t.meter, since, clips = Meter(), time.monotonic(), 0
+
+            epoch, within = divmod(done, order.steps_per_epoch)
+            if t.validate and within == 0 and (epoch % config.evaluate.every_epochs == 0 or done == t.steps):
+                measured = t.validate()
+                t.report(measured, done)
+                bar.show(measured)
+                since, clips = time.monotonic(), 0
+
+            signum = process.largest(t.stop.signum)
+            if done % config.keep.checkpoint_steps == 0 or done == t.steps or signum:
+                t.save(done)
+            if signum and done < t.steps:
+                raise Interrupted(f"stopped at step {done} of {t.steps}, saved; the same command continues", signum)
+
+
+def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[int | str, ...]) -> float:
+    """Adds one batch's gradients and returns its share of the step's loss."""
+    config, device = t.config, t.process.device
+    seed_everything(config.seed, *keys)
+    video = normalize(batch.frames.to(device, non_blocking=True))
+    labels = batch.labels.to(device, non_blocking=True)
+    if config.frames.select:
+        generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "frames", *keys) % 2**63)
+        embed = t.model.patch_embed
+        video = select_frames(embed, video, config.model.num_frames, config.frames, generator)
+    with t.autocast():
+        loss = t.loss(model, video, labels) / config.optim.accumulate
+    loss.backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach())
+
+
+def _stop_if_not_finite(t: Training, loss: float, step: int, paths: list[str]) -> None:
+    """All processes stop together, before the bad gradients reach the weights."""
+    if t.process.largest(0 if math.isfinite(loss) else _NOT_FINITE) == _NOT_FINITE:
+        guilty: list[Any] = sum(t.process.gather([] if math.isfinite(loss) else paths), [])
+        raise EverestError(
+            f"the loss is not finite at step {step} (lr {t.optimizer.param_groups[0]['lr']:.3g}), batch "
+            f"{', '.join(guilty)}; the last checkpoint is kept; try a lower optim.lr or optim.clip_grad 1.0"
+        )
+
+
+def _numbers(t: Training, step: int) -> dict[str, float]:
+    """Averages over the steps since the last time, and over processes."""
+    sums = t.process.gather((t.meter.loss, t.meter.grad_norm, len(t.bad)))
+    count = t.meter.steps * len(sums)
+    return {
+        "train/loss": sum(s[0] for s in sums) / count,
+        "train/grad_norm": sum(s[1] for s in sums) / count,
+        "train/lr": max(group["lr"] for group in t.optimizer.param_groups),
+        "train/epoch": (step + 1) / t.order.steps_per_epoch,
+        "data/bad_videos": float(sum(s[2] for s in sums)),
+    }

@@ -1,0 +1,11 @@
+"""What pre-training minimises."""
+
+from torch import Tensor, nn
+
+from everest.model.autoencoder import PretrainOutput
+
+
+def pretrain_loss(model: nn.Module, video: Tensor, _labels: Tensor) -> Tensor:
+    """Mean squared error of the hidden tokens' normalised pixels (EVEREST, equation 4)."""
+    out: PretrainOutput = model(video)
+    return out.loss

@@ -1,0 +1,201 @@
+"""One run from an experiment to an exported model, whoever keeps its checkpoints and numbers."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from everest.config import Experiment
+from everest.data.decode import DecodeError
+from everest.data.index import VideoIndex, read_index
+from everest.errors import UsageError
+from everest.export import Exported, save_model
+from everest.figures import draw
+from everest.files import write_text
+from everest.model.autoencoder import PretrainModel
+from everest.model.classifier import Classifier
+from everest.model.registry import classifier, pretrain_model
+from everest.model.weights import load_weights
+from everest.protocols import CheckpointStore, Outcome, Tracker
+from everest.seeding import seed_everything
+from everest.training.checkpoint import Checkpoints, clear_scratch
+from everest.training.distributed import Process
+from everest.training.evaluate import Evaluation, evaluate
+from everest.training.finetune import FinetuneLoss
+from everest.training.interrupt import Interrupted, StopRequest
+from everest.training.loop import Loss, Training, train
+from everest.training.pretrain import pretrain_loss
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run leaves, also as ``result.json`` in its folder."""
+
+    name: str
+    steps: int
+    metrics: dict[str, float]
+    model: str  # folder
+    address: str | None = None  # in the model registry
+
+    @classmethod
+    def read(cls, folder: Path) -> "Result | None":
+        file = folder / "result.json"
+        return cls(**json.loads(file.read_text())) if file.exists() else None
+
+
+#: Settings that may differ when a run is continued: they change neither weights nor their order.
+_FREE = ("data.workers", "data.max_bad", "keep.", "evaluate.")
+
+
+def run(
+    config: Experiment, folder: Path, store: CheckpointStore, tracker: Tracker, process: Process, stop: StopRequest
+) -> Result:
+    """Trains, tests and exports; continues from the store's newest checkpoint where it has one.
+
+    ``folder`` keeps what a person looks at: the experiment, figures, the exported model and the result.
+    Raises UsageError before anything is written where the experiment cannot be run or is not the one
+    that ``folder`` was begun with; Interrupted after saving when asked to stop.
+    """
+    train_index, val_index = _indices(config)
+    if process.main:
+        claim(folder, config)
+        clear_scratch(folder)
+    training = _prepare(config, folder, store, tracker, process, stop, train_index, val_index)
+    checkpoint = process.share(training.checkpoints.newest() if process.main else None)
+    if checkpoint:
+        training.restore(checkpoint)
+    start = checkpoint.step if checkpoint else 0
+    if process.main:
+        log.info("%s %s: %s", config.name, f"continues at step {start}" if start else "starts", _summary(training))
+    tracker.start(config.flat(), start)
+    outcome: Outcome = "failed"
+    try:
+        _describe_data(tracker, train_index, val_index)
+        train(training, start)
+        result = _finish(training, folder, val_index)
+        outcome = "finished"
+    except Interrupted:
+        outcome = "interrupted"
+        raise
+    finally:
+        tracker.finish(outcome)
+    return result
+
+
+def _indices(config: Experiment) -> tuple[VideoIndex, VideoIndex | None]:
+    if config.data.train is None:
+        raise UsageError("data.train is not set; give a list file or a folder of videos")
+    train_index = read_index(config.data.train, config.data.root)
+    val_index = read_index(config.data.val, config.data.root) if config.data.val else None
+    if config.stage == "finetune":
+        train_index.require_labels()
+        classes = config.classify.num_classes or len(train_index.classes)
+        for index in (train_index, val_index):
+            if index and len(index.classes) > classes:
+                raise UsageError(f"{index.source} has label {len(index.classes) - 1}, but there are {classes} classes")
+    return train_index, val_index
+
+
+def claim(folder: Path, config: Experiment) -> None:
+    """A folder belongs to one experiment; another must not continue it."""
+    file = folder / "experiment.yaml"
+    if not file.exists():
+        write_text(file, config.to_yaml())
+        return
+    before, now = Experiment.load(file).flat(), config.flat()
+    changed = [f"{n} {before[n]} -> {now[n]}" for n in now if now[n] != before[n] and not n.startswith(_FREE)]
+    if changed:
+        raise UsageError(f"{folder} was begun with other settings ({'; '.join(changed)}); choose another --name")
+
+
+def _prepare(
+    config: Experiment,
+    folder: Path,
+    store: CheckpointStore,
+    tracker: Tracker,
+    process: Process,
+    stop: StopRequest,
+    train_index: VideoIndex,
+    val_index: VideoIndex | None,
+) -> Training:
+    seed_everything(config.seed, "weights")
+    if config.stage == "pretrain":
+        model: PretrainModel | Classifier = pretrain_model(config)
+        loss: Loss = pretrain_loss
+    else:
+        model = classifier(config, config.classify.num_classes or len(train_index.classes))
+        loss = FinetuneLoss(config.augment, model.head.out_features, str(process.device))
+    if config.init:
+        report = load_weights(model, config.init)
+        if process.main:
+            log.info("%s: %d tensors taken, %d new", config.init, len(report.loaded), len(report.missing))
+    training = Training(
+        config=config,
+        model=model.to(process.device),
+        loss=loss,
+        index=train_index,
+        process=process,
+        checkpoints=Checkpoints(store, folder, config.keep.checkpoints),
+        tracker=tracker,
+        stop=stop,
+    )
+    if config.stage == "finetune" and val_index:
+        training.validate = lambda: _test(training, val_index, 1, 1).metrics("val")
+    return training
+
+
+def _test(training: Training, index: VideoIndex, segments: int, crops: int) -> Evaluation:
+    t = training
+    assert isinstance(t.model, Classifier)
+    return evaluate(t.model, index, t.config, t.process, t.stop, segments, crops, t.autocast())
+
+
+def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> Result:
+    t, config = training, training.config
+    if config.stage == "finetune" and val_index:
+        tested = _test(t, val_index, config.evaluate.segments, config.evaluate.crops)
+        t.report(tested.metrics("test"), t.steps)
+    exported = Exported(t.model, config, _class_names(t))
+    result = Result(config.name, t.steps, t.latest, str(folder / "model"))
+    if not t.process.main:
+        return result
+    save_model(folder / "model", exported)
+    t.model.eval()
+    sample = (val_index or t.index).videos[0].path
+    try:
+        pictures = draw(exported, sample, folder / "figures")
+    except DecodeError as error:
+        log.warning("no figures: %s: %s", sample, error)
+        pictures = []
+    for picture in pictures:
+        t.tracker.artifact(picture, "figures")
+    t.tracker.artifact(folder / "experiment.yaml")
+    address = t.tracker.model(folder / "model", config.name) if config.stage == "finetune" else None
+    result = replace(result, address=address)
+    write_text(folder / "result.json", json.dumps(asdict(result), indent=1))
+    return result
+
+
+def _class_names(training: Training) -> tuple[str, ...]:
+    if isinstance(training.model, PretrainModel):
+        return ()
+    names = training.index.classes
+    return names + tuple(str(label) for label in range(len(names), training.model.head.out_features))
+
+
+def _describe_data(tracker: Tracker, train_index: VideoIndex, val_index: VideoIndex | None) -> None:
+    for index, context in ((train_index, "training"), (val_index, "evaluation")):
+        if index:
+            name = index.source.resolve().parent.name if index.source.is_file() else index.source.resolve().name
+            tracker.dataset(name, str(index.source), index.digest(), len(index.videos), context)
+
+
+def _summary(training: Training) -> str:
+    t = training
+    millions = sum(parameter.numel() for parameter in t.model.parameters()) / 1e6
+    return (
+        f"{len(t.index.videos)} videos, {t.steps} steps of {t.clips_per_step} clips, {millions:.1f} M parameters, "
+        f"{t.process.world} process{'es' if t.process.world > 1 else ''} on {t.process.device.type}"
+    )

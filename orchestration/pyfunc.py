@@ -1,0 +1,27 @@
+"""The classifier as MLflow loads it: this file is stored with the model instead of a pickle.
+
+Input: the path of a video, a list of paths, decoded frames as a uint8 array (frames, H, W, 3), or a table with
+a column ``video`` of paths. Output: for each video its classes with their probabilities, most probable first.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+
+from everest.predict import Predictor
+
+
+class EverestClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    def load_context(self, context: Any) -> None:
+        self.predictor = Predictor(Path(context.artifacts["model"]))
+
+    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, float]]:
+        if isinstance(model_input, str | np.ndarray):
+            return [self.predictor(model_input)]
+        videos = model_input["video"] if hasattr(model_input, "columns") else model_input
+        return [self.predictor(video) for video in videos]
+
+
+mlflow.models.set_model(EverestClassifier())
