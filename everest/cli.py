@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 
 import yaml
 
-from everest.config import Experiment
+from everest.config import DataConfig, Experiment
 from everest.errors import EverestError, UsageError
 
 
@@ -107,10 +107,9 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
         if result is None:
             tracker: Tracker = NullTracker()
             if process.main:
-                others = (
-                    [] if settings.tracker == "none" else [load_plugin("trackers", settings.tracker)(config, folder)]
-                )
-                tracker = Trackers(JsonLinesTracker(folder / "metrics.jsonl"), *others)
+                lines = JsonLinesTracker(folder / "metrics.jsonl")
+                named = settings.tracker
+                tracker = lines if named == "none" else Trackers(lines, load_plugin("trackers", named)(config, folder))
             result = run(config, folder, FolderStore(folder / "checkpoints"), tracker, process, stop)
         elif process.main:
             _same_run(folder, config)
@@ -247,9 +246,8 @@ def _check(options: argparse.Namespace, rest: list[str]) -> None:
                 print(f"{path}: {reason}", flush=True)
     print(f"{len(index.videos)} videos, {len(index.classes)} classes, {len(bad)} unreadable")
     if bad:
-        raise EverestError(
-            f"{len(bad) / len(index.videos):.1%} of the videos are unreadable; data.max_bad allows 5% in a run"
-        )
+        share, allowed = len(bad) / len(index.videos), DataConfig().max_bad
+        raise EverestError(f"{share:.1%} of the videos are unreadable; a run allows {allowed:.0%} (data.max_bad)")
 
 
 def _synth(options: argparse.Namespace, rest: list[str]) -> None:

@@ -227,6 +227,11 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        optim = self.optim
+        if optim.warmup_epochs >= optim.epochs:
+            raise ValueError(
+                f"optim.warmup_epochs {optim.warmup_epochs:g} must be smaller than optim.epochs {optim.epochs}"
+            )
         self.mask.counts(self.model.tokens)
         if self.optim.batch_size % self.data.repeats:
             raise ValueError(

@@ -10,7 +10,6 @@ def load_plugin(group: str, name: str) -> Any:
     """The object another package registered. Raises UsageError where none did."""
     found = entry_points(group=f"everest.{group}")
     if name not in found.names:
-        raise UsageError(
-            f"no {group.removesuffix('s')} {name!r} is installed; there are: {', '.join(sorted(found.names))}"
-        )
+        known = ", ".join(sorted(found.names))
+        raise UsageError(f"no {group.removesuffix('s')} {name!r} is installed; there are: {known}")
     return found[name].load()

@@ -25,7 +25,7 @@ def start_logging(main: bool = True) -> None:
 
 
 class ProgressBar:
-    """Counts up to ``total``. Elsewhere than on a terminal, a line whenever numbers are ``shown``, or every few seconds."""
+    """Counts up to ``total``. Elsewhere than on a terminal: a line whenever numbers are shown, or every few seconds."""
 
     def __init__(self, title: str, total: int, done: int = 0, visible: bool = True, every_s: float = 10) -> None:
         self.title, self.total, self.done, self.every_s = title, total, done, every_s

@@ -72,7 +72,7 @@ def _videos(paths: Iterable[Path]) -> list[Path]:
 
 
 def _read_list(file: Path, root: Path) -> VideoIndex:
-    videos = []
+    videos: list[Video] = []
     try:
         lines = file.read_text().splitlines()
     except UnicodeDecodeError:

@@ -64,7 +64,7 @@ class TrainClips(Dataset[Clips]):
             at = position if attempt == 0 else int(np.random.randint(len(self.index.videos)))
             path, label = self.index.videos[at]
             try:
-                if at in self._bad:
+                if at in self._bad:  # no second try in this process
                     raise DecodeError(self._bad[at])
                 frames = self._clips(path)
             except DecodeError as error:

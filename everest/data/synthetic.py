@@ -34,6 +34,7 @@ CLASSES = tuple(MOTIONS)
 FRAMES_PER_SECOND = 25
 
 _SIZES = (0.11, 0.26)  # of the frame's side; growing things wrap around within these
+_DARK, _BRIGHT = 70, (150, 255)  # mean of backgrounds; range of things
 
 
 def synthesize(
@@ -69,7 +70,7 @@ def synthesize(
 
 def render(motion: str, size: int, frames: int, rng: np.random.Generator) -> np.ndarray:
     """One video of a class: uint8 (frames, size, size, 3)."""
-    background = _texture(size, rng)
+    background = np.clip(_texture(size, rng, contrast=45) + _DARK, 0, 130)
     things = [_Thing(size, rng) for _ in range(rng.integers(1, 3))]
     dx, dy, turn, growth = MOTIONS[motion]
     pace = rng.uniform(0.7, 1.3) * np.array([dx * size / 64, dy * size / 64, turn, growth])
@@ -92,7 +93,7 @@ class _Thing:
         self.phase = rng.uniform()
         self.corners = int(rng.integers(3, 6))
         self.stretch = rng.uniform(1.5, 2.0)
-        self.paint_on = np.clip(_texture(size, rng, contrast=40) - 128 + rng.uniform(30, 226, 3), 0, 255)
+        self.colour = rng.uniform(_BRIGHT[0], _BRIGHT[1], 3) + _texture(size, rng, contrast=15)
         self.y, self.x = np.mgrid[:size, :size] + 0.5
 
     def paint(self, image: np.ndarray, dx: float, dy: float, turn: float, growth: float) -> None:
@@ -105,21 +106,21 @@ class _Thing:
         bearing = np.arctan2(across, along) % sector - sector / 2
         edge = radius - np.hypot(along, across) * np.cos(bearing) / math.cos(sector / 2) * 0.8
         cover = np.clip(edge + 0.5, 0, 1)[..., None]
-        image += cover * (self.paint_on - image)
+        image += cover * (self.colour - image)
 
     def _from(self, grid: np.ndarray, centre: float) -> np.ndarray:
         """Distance from a centre on a frame whose edges meet."""
         return (grid - centre + self.size / 2) % self.size - self.size / 2
 
 
-def _texture(size: int, rng: np.random.Generator, contrast: float = 60) -> np.ndarray:
-    """Smooth coloured noise over three scales, (size, size, 3), about 128."""
+def _texture(size: int, rng: np.random.Generator, contrast: float) -> np.ndarray:
+    """Smooth coloured noise over three scales, (size, size, 3), about 0."""
     image = np.zeros((size, size, 3))
     for cells in (4, 8, 16):
         grid = torch.from_numpy(rng.normal(size=(1, 3, cells, cells)))
         smooth = F.interpolate(grid, (size, size), mode="bicubic", align_corners=False)[0]
         image += smooth.permute(1, 2, 0).numpy() * contrast / math.sqrt(cells)
-    return image + 128
+    return image
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:

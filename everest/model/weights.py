@@ -76,9 +76,8 @@ def load_weights(model: nn.Module, source: State | str | Path) -> LoadReport:
     fitting = {name: tensor for name, tensor in state.items() if name in wanted}
     for name, tensor in fitting.items():
         if tensor.shape != wanted[name].shape:
-            raise WeightsError(
-                f"{name} has shape {tuple(tensor.shape)} in {_title(source)} and {tuple(wanted[name].shape)} in the model"
-            )
+            found, expected = tuple(tensor.shape), tuple(wanted[name].shape)
+            raise WeightsError(f"{name} has shape {found} in {_title(source)} and {expected} in the model")
     if not fitting:
         raise WeightsError(f"{_title(source)} has no tensor of this model; its first is {next(iter(state), None)!r}")
     model.load_state_dict(fitting, strict=False)

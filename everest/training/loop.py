@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -167,14 +166,14 @@ def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[i
         video = select_frames(embed, video, config.model.num_frames, config.frames, generator)
     with t.autocast():
         loss = t.loss(model, video, labels) / config.optim.accumulate
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return float(loss.detach())
 
 
 def _stop_if_not_finite(t: Training, loss: float, step: int, paths: list[str]) -> None:
     """All processes stop together, before the bad gradients reach the weights."""
     if t.process.largest(0 if math.isfinite(loss) else _NOT_FINITE) == _NOT_FINITE:
-        guilty: list[Any] = sum(t.process.gather([] if math.isfinite(loss) else paths), [])
+        guilty = [path for part in t.process.gather([] if math.isfinite(loss) else paths) for path in part]
         raise EverestError(
             f"the loss is not finite at step {step} (lr {t.optimizer.param_groups[0]['lr']:.3g}), batch "
             f"{', '.join(guilty)}; the last checkpoint is kept; try a lower optim.lr or optim.clip_grad 1.0"

@@ -43,5 +43,5 @@ class CosineSchedule:
         )
 
     def set(self, step: int) -> None:
-        """Sets the optimizer's learning rates for ``step``; the warm-up's last step and the cosine's first are the peak."""
+        """Sets the learning rates for ``step``; the warm-up's last step and the cosine's first are the peak."""
         self._scheduler.step_update(step if step < self._warmup or not self._warmup else step - 1)
