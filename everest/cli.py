@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("figures", _figures, "draw what a model keeps, sees and reconstructs of a video")
     added.add_argument("model", type=Path, help="a run's folder, or an exported model")
-    added.add_argument("--video", type=Path, nargs="+", required=True)
+    added.add_argument("--video", type=Path, nargs="+", required=True, help="videos, or folders of them")
     added.add_argument("--out", type=Path, metavar="FOLDER", help="default: figures/ in the model's folder")
 
     data = command("data", lambda *_: None, "check or make data sets").add_subparsers(required=True, metavar="WHAT")
@@ -90,6 +90,10 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     if options.print_config:
         print(config.to_yaml(), end="")
         return
+    from everest.data.workers import start_early
+
+    if config.data.workers:
+        start_early()
     from everest.plugins import load_plugin
     from everest.progress import start_logging
     from everest.protocols import NullTracker, Tracker
@@ -218,11 +222,15 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
 def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     _nothing_left(rest)
     from everest.data.decode import DecodeError
+    from everest.data.index import read_index
     from everest.export import load_model
     from everest.figures import draw
 
     exported = load_model(options.model)
-    for video in options.video:
+    videos = []
+    for path in options.video:
+        videos += [video.path for video in read_index(path).videos] if path.is_dir() else [path]
+    for video in videos:
         try:
             pictures = draw(exported, video, options.out or options.model / "figures")
         except DecodeError as error:

@@ -174,6 +174,7 @@ class OptimConfig(Section):
     """AdamW with linear warm-up and cosine decay."""
 
     epochs: Positive = 100
+    steps: Positive | None = Field(None, description="length in optimizer steps instead; warm-up keeps its share")
     batch_size: Positive = Field(8, description="clips a process takes through the network at once")
     accumulate: Positive = Field(1, description="such batches per optimizer step")
     lr: float = Field(1.5e-4, gt=0, description="per 256 clips of total batch")

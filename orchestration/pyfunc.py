@@ -17,7 +17,7 @@ class EverestClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     def load_context(self, context: Any) -> None:
         self.predictor = Predictor(Path(context.artifacts["model"]))
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[dict[str, float]]:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be a schema
         if isinstance(model_input, str | np.ndarray):
             return [self.predictor(model_input)]
         videos = model_input["video"] if hasattr(model_input, "columns") else model_input

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
-from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, RunStatus
 from mlflow.exceptions import MlflowException
@@ -61,7 +61,8 @@ class MLflowTracker:
         self._client.log_batch(self._run_id, [Metric(key, value, _now(), step) for key, value in fresh.items()])
 
     def dataset(self, name: str, source: str, digest: str, videos: int, context: str) -> None:
-        dataset = MetaDataset(resolve_dataset_source(str(Path(source).resolve())), name=name, digest=digest)
+        address = Path(source).resolve().as_uri()
+        dataset = MetaDataset(CodeDatasetSource({"uri": address}), name=name, digest=digest)
         mlflow.log_input(dataset, context=context, tags={"videos": str(videos)})
 
     def artifact(self, path: Path, folder: str = "") -> None:

@@ -1,20 +1,19 @@
 """Trying every video beforehand."""
 
-import signal
 from collections.abc import Iterator
-from multiprocessing import get_context
 
 import numpy as np
 
 from everest.data.decode import DecodeError, decode
 from everest.data.index import Video, VideoIndex
+from everest.data.workers import ignore_interrupts, worker_context
 
 _FRAMES = 8
 
 
 def unreadable(index: VideoIndex, workers: int) -> Iterator[tuple[str, str | None]]:
     """Each video's path and, where frames from all over it cannot be decoded, the reason."""
-    with get_context("forkserver").Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    with worker_context().Pool(workers, ignore_interrupts) as pool:
         yield from pool.imap(_try, index.videos)
 
 

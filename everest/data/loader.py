@@ -1,6 +1,5 @@
 """Batches of clips, in an order and with random choices that depend on (seed, epoch, sample) alone."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from everest.data import sampling
 from everest.data.decode import DecodeError, decode
 from everest.data.index import VideoIndex
 from everest.data.transforms import evenly_placed_crop, scale_short_side, train_transform
+from everest.data.workers import ignore_interrupts, worker_context
 from everest.errors import EverestError
 from everest.seeding import derived_seed, seed_everything
 
@@ -152,7 +152,8 @@ class TrainOrder(Sampler[list[tuple[int, int]]]):
         group = config.optim.accumulate * world * self.per_batch
         self.steps_per_epoch = max(1, videos // group)
         self.batches_per_epoch = self.steps_per_epoch * config.optim.accumulate
-        self.batches = config.optim.epochs * self.batches_per_epoch
+        self.steps = config.optim.steps or config.optim.epochs * self.steps_per_epoch
+        self.batches = self.steps * config.optim.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for batch in range(self.start, self.batches):
@@ -191,18 +192,12 @@ def evaluation_loader(
 
 
 def _workers(count: int) -> dict[str, Any]:
-    """decord's threads do not survive a fork, so workers are started afresh; one that hangs ends the run."""
     if not count:
         return {"num_workers": 0}
     return {
         "num_workers": count,
-        "multiprocessing_context": "forkserver",
-        "worker_init_fn": _start_worker,
+        "multiprocessing_context": worker_context(),
+        "worker_init_fn": ignore_interrupts,
         "timeout": _STUCK_AFTER_S,
         "pin_memory": torch.cuda.is_available(),
     }
-
-
-def _start_worker(_worker: int) -> None:
-    """Ctrl-C is the training process's business, which ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -64,14 +64,14 @@ class Training:
     def __post_init__(self) -> None:
         config, process = self.config, self.process
         self.order = TrainOrder(len(self.index.videos), config, process.rank, process.world)
-        self.steps = config.optim.epochs * self.order.steps_per_epoch
+        self.steps = self.order.steps
         self.clips_per_step = config.optim.batch_size * config.optim.accumulate * process.world
         self.optimizer = build_optimizer(self.model, config.optim, self.clips_per_step)
         scale = self.clips_per_step / 256
         self.schedule = CosineSchedule(
             self.optimizer,
             steps=self.steps,
-            warmup=round(config.optim.warmup_epochs * self.order.steps_per_epoch),
+            warmup=round(config.optim.warmup_epochs / config.optim.epochs * self.steps),
             start=config.optim.warmup_lr * scale,
             end=config.optim.min_lr * scale,
         )

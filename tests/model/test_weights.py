@@ -88,7 +88,9 @@ def test_a_pretraining_checkpoint_gives_a_classifier_its_encoder(source: str) ->
     classifier = everest.create_classifier("base", num_classes=5, **SMALL)
     report = everest.load_weights(classifier, pretrained.state_dict())
     assert set(report.missing) == {"fc_norm.weight", "fc_norm.bias", "head.weight", "head.bias"}
-    assert all(name.startswith(("decoder.", "norm.", "mask_token", "encoder_to_decoder.")) for name in report.unexpected)
+    assert all(
+        name.startswith(("decoder.", "norm.", "mask_token", "encoder_to_decoder.")) for name in report.unexpected
+    )
     encoder = pretrained.encoder if source == "ours" else None
     if encoder:
         assert torch.equal(classifier.blocks[1].mlp.fc1.weight, encoder.blocks[1].mlp.fc1.weight)

@@ -1,0 +1,66 @@
+# What people do here. `make help` lists it.
+PYTHON ?= python3
+WORK ?= work
+PORT ?= 5000
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Local by default: what a user's shell has set elsewhere is for other commands.
+export EVEREST_WORK := $(WORK)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lock ui bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## install the locked requirements and this project into .venv
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12" >&2; exit 2; }
+	@echo "Installing into $(VENV): about 6 GB, some minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+ifdef VIDEOS
+demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your own videos
+	$(BIN)/everest pretrain --recipe clips-pretrain --data.train "$(VIDEOS)"
+	$(BIN)/everest figures $(WORK)/clips-pretrain --video "$(VIDEOS)"
+	@$(BIN)/python -m everest.demo clips
+else
+demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your own videos
+	$(BIN)/everest data synth $(WORK)/demo
+	$(BIN)/everest pretrain --recipe demo-pretrain $(DEMO_DATA)
+	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init $(WORK)/demo-pretrain
+	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init null --name demo-scratch
+	$(BIN)/everest predict models:/demo-finetune@candidate $(WORK)/demo/videos/00640.mp4 --top 3
+	@$(BIN)/python -m everest.demo synthetic
+endif
+DEMO_DATA = --data.train $(WORK)/demo/train.csv --data.val $(WORK)/demo/val.csv
+
+test: check ## every check and test
+	$(BIN)/pytest
+
+check: $(READY) ## formatting, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+ui: $(READY) ## MLflow on the local runs, http://127.0.0.1:$(PORT)
+	@echo "MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
+	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(WORK))/mlflow.db --host 127.0.0.1 --port $(PORT) || [ $$? -eq 130 ]
+
+bench: $(READY) ## speed against the transformers library's VideoMAE
+	$(BIN)/python tests/bench.py
+
+lock: $(READY) ## resolve requirements.txt anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements.txt
+
+clean: ## remove .venv and caches; runs in $(WORK) stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

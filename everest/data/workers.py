@@ -1,0 +1,25 @@
+"""The processes that decode: forked from a clean server, since decord's threads do not survive a fork.
+
+The server imports what workers need while the training process does its own imports.
+"""
+
+import multiprocessing
+import signal
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+
+
+def worker_context() -> BaseContext:
+    multiprocessing.set_forkserver_preload(["everest.data.loader", "everest.data.check"])
+    return multiprocessing.get_context("forkserver")
+
+
+def start_early() -> None:
+    """Starts the server now, so that its imports overlap with those of the caller."""
+    worker_context()
+    forkserver.ensure_running()
+
+
+def ignore_interrupts(*_: int) -> None:
+    """Ctrl-C is the training process's business, which ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
