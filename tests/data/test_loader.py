@@ -1,0 +1,142 @@
+"""Batches: their order, their randomness, and what happens to unreadable videos."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from everest.config import Experiment
+from everest.data.bad import BadVideos, TooManyBad
+from everest.data.index import Video, VideoIndex, read_index
+from everest.data.loader import EvaluationViews, TrainClips, TrainOrder, evaluation_loader, train_loader
+from everest.data.synthetic import synthesize
+from everest.errors import EverestError
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    folder = tmp_path_factory.mktemp("synthetic")
+    synthesize(folder, train=16, val=8, size=32, frames=8, seed=0, progress=lambda done, total: None)
+    return read_index(folder / "train.csv")
+
+
+def experiment(**changes: object) -> Experiment:
+    tiny = {"model.image_size": 32, "model.patch_size": 8, "model.num_frames": 4, "data.rate": 2, "data.workers": 0}
+    schedule = {"optim.epochs": 3, "optim.warmup_epochs": 0, "optim.batch_size": 4}
+    return Experiment().override({**tiny, **schedule, **changes})
+
+
+def test_an_epoch_takes_every_video_once_in_another_order_each_time() -> None:
+    batches = list(TrainOrder(16, experiment()))
+    epochs = [[v for batch in batches[i : i + 4] for v in batch] for i in (0, 4, 8)]
+    for number, epoch in enumerate(epochs):
+        assert {e for e, _ in epoch} == {number}
+        assert sorted(video for _, video in epoch) == list(range(16))
+    assert epochs[0] != [(0, video) for _, video in epochs[1]]
+
+
+def test_processes_share_an_epoch_without_overlap() -> None:
+    config = experiment()
+    ranks = [[v for batch in TrainOrder(16, config, rank, world=2) for v in batch] for rank in (0, 1)]
+    assert len(ranks[0]) == len(ranks[1]) == 24
+    assert sorted(ranks[0] + ranks[1]) == sorted((e, v) for e in range(3) for v in range(16))
+
+
+@pytest.mark.parametrize("start", [1, 4, 5, 11])
+def test_an_order_can_be_taken_up_anywhere(start: int) -> None:
+    config = experiment()
+    assert list(TrainOrder(16, config, start=start)) == list(TrainOrder(16, config))[start:]
+
+
+def test_a_set_smaller_than_a_batch_is_gone_through_more_than_once() -> None:
+    order = TrainOrder(3, experiment(**{"optim.batch_size": 8}))
+    assert order.steps_per_epoch == 1
+    for batch in order:
+        assert len(batch) == 8
+        assert {video for _, video in batch} == {0, 1, 2}
+
+
+def test_steps_and_accumulation_decide_how_many_batches() -> None:
+    assert len(TrainOrder(16, experiment(**{"optim.steps": 7, "optim.accumulate": 2}))) == 14
+    assert TrainOrder(16, experiment(**{"optim.accumulate": 2})).steps_per_epoch == 2
+
+
+def test_samples_do_not_depend_on_workers_or_on_what_came_before(index: VideoIndex) -> None:
+    here = experiment(**{"data.repeats": 2})
+    there = here.override({"data.workers": 2})
+    first = list(train_loader(index, here, TrainOrder(16, here)))
+    second = list(train_loader(index, there, TrainOrder(16, there, start=5)))
+    assert len(second) == len(first) - 5
+    for a, b in zip(first[5:], second, strict=True):
+        assert a.frames.shape == (4, 4, 32, 32, 3)
+        assert torch.equal(a.frames, b.frames)
+        assert a.paths == b.paths
+        assert torch.equal(a.labels, b.labels)
+
+
+def test_repeated_clips_of_a_video_differ(index: VideoIndex) -> None:
+    sample = TrainClips(index, experiment(**{"data.repeats": 4}))[0, 0]
+    assert len(sample.frames) == 4
+    assert any(not torch.equal(sample.frames[0], other) for other in sample.frames[1:])
+
+
+def with_broken(index: VideoIndex, tmp_path: Path, broken: int) -> VideoIndex:
+    videos = list(index.videos)
+    for number in range(broken):
+        path = tmp_path / f"broken-{number}.mp4"
+        path.write_text("not a video")
+        videos[number] = Video(path, videos[number].label)
+    return VideoIndex(index.source, tuple(videos), index.classes)
+
+
+def test_an_unreadable_video_is_replaced_by_the_same_other_each_time(index: VideoIndex, tmp_path: Path) -> None:
+    broken = with_broken(index, tmp_path, 3)
+    samples = [TrainClips(broken, experiment())[0, 1] for _ in range(2)]
+    assert samples[0].path == samples[1].path
+    assert torch.equal(samples[0].frames, samples[1].frames)
+    path, reason = next(iter(samples[0].bad.items()))
+    assert path.endswith("broken-1.mp4")
+    assert "Invalid data" in reason
+    assert samples[0].label == dict((str(v.path), v.label) for v in broken.videos)[samples[0].path]
+
+
+def test_a_set_of_nothing_but_unreadable_videos_ends_with_the_reason(index: VideoIndex, tmp_path: Path) -> None:
+    broken = with_broken(index, tmp_path, 16)
+    with pytest.raises(EverestError, match=r"videos in a row are unreadable, the last .*broken-\d+\.mp4: Invalid data"):
+        TrainClips(broken, experiment())[0, 0]
+
+
+def test_bad_videos_are_said_once_and_too_many_name_the_first_ten(caplog: pytest.LogCaptureFixture) -> None:
+    bad = BadVideos(total=240, max_bad=0.05)
+    for number in range(12):
+        bad.add({f"v{number}.mp4": "broken"})
+        bad.add({f"v{number}.mp4": "broken"})
+    assert len(bad) == 12
+    assert len(caplog.records) == 12
+    with pytest.raises(TooManyBad, match=r"13 of 240 videos are unreadable, more than data.max_bad 0.05") as error:
+        bad.add({"v12.mp4": "broken"})
+    assert str(error.value).count("(broken)") == 10
+
+
+def test_evaluation_takes_every_video_once_over_all_processes(index: VideoIndex, tmp_path: Path) -> None:
+    broken = with_broken(index, tmp_path, 1)
+    config = experiment()
+    seen: list[str] = []
+    bad: dict[str, str] = {}
+    for rank in range(3):
+        for batch in evaluation_loader(broken, config, 2, 1, rank, world=3):
+            assert len(batch.frames) == 2 * len(set(batch.paths))
+            seen += batch.paths[::2]
+            bad |= batch.bad
+    assert sorted(seen) == sorted(str(video.path) for video in broken.videos[1:])
+    assert list(bad) == [str(broken.videos[0].path)]
+
+
+def test_decoded_frames_give_the_same_views_as_their_file(index: VideoIndex) -> None:
+    views = EvaluationViews(index, experiment(), segments=2, crops=1)
+    path = index.videos[0].path
+    from everest.data.decode import decode
+
+    frames = decode(path, 32, np.arange)
+    assert torch.equal(views.views(path), views.views_of(frames))

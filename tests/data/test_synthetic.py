@@ -1,0 +1,67 @@
+"""The synthetic set: real files, fixed seeds, and nothing to be learnt from a single frame."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from everest.data.index import read_index
+from everest.data.synthetic import CLASSES, render, synthesize
+from everest.errors import UsageError
+from everest.files import sha256
+
+
+def make(folder: Path, **changes: int) -> Path:
+    settings = dict(train=8, val=8, size=32, frames=6, seed=3) | changes
+    synthesize(folder, **settings, progress=lambda done, total: None)
+    return folder
+
+
+def test_the_files_are_real_h264_with_labels_and_names(tmp_path: Path) -> None:
+    make(tmp_path)
+    train, val = read_index(tmp_path / "train.csv"), read_index(tmp_path / "val.csv")
+    assert train.classes == val.classes == CLASSES
+    assert sorted(video.label for video in train.videos) == list(range(8))
+    assert not {video.path for video in train.videos} & {video.path for video in val.videos}
+    with av.open(str(train.videos[0].path)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        assert len(list(container.decode(video=0))) == 6
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+    first, second, other = make(tmp_path / "a"), make(tmp_path / "b"), make(tmp_path / "c", seed=4)
+    name = "videos/00005.mp4"
+    assert sha256(first / name) == sha256(second / name) != sha256(other / name)
+
+
+def test_a_finished_set_is_left_alone_and_another_one_refused(tmp_path: Path) -> None:
+    make(tmp_path)
+    written = (tmp_path / "videos/00000.mp4").stat().st_mtime_ns
+    make(tmp_path)
+    assert (tmp_path / "videos/00000.mp4").stat().st_mtime_ns == written
+    with pytest.raises(UsageError, match="holds a synthetic set of other settings"):
+        make(tmp_path, train=16)
+
+
+def nearest_mean_accuracy(features: np.ndarray, labels: np.ndarray) -> float:
+    """Of a classifier by class means, trained on one half and tested on the other."""
+    half = len(labels) // 2
+    features = (features - features[:half].mean(0)) / (features[:half].std(0) + 1e-6)
+    means = np.stack([features[:half][labels[:half] == c].mean(0) for c in range(len(CLASSES))])
+    distances = ((features[half:, None] - means) ** 2).sum(-1)
+    return float((distances.argmin(1) == labels[half:]).mean())
+
+
+def test_one_frame_tells_nothing_about_the_class_and_two_tell_much() -> None:
+    labels = np.arange(1600) % len(CLASSES)
+    videos = np.stack([render(CLASSES[c], 32, 3, np.random.default_rng(i)) for i, c in enumerate(labels)]).astype(float)
+    brightness = videos.mean(-1)
+    chance, error = 1 / len(CLASSES), np.sqrt(1 / 8 * 7 / 8 / 800)
+    for frame in (0, 2):
+        assert nearest_mean_accuracy(brightness[:, frame].reshape(1600, -1), labels) < chance + 4 * error
+
+    change = brightness[:, 1:] - brightness[:, :-1]
+    gradients = np.gradient(brightness[:, :-1], axis=(2, 3))
+    flow = np.stack([(change * g).mean((1, 2, 3)) for g in gradients] + [change.mean((1, 2, 3))], axis=1)
+    assert nearest_mean_accuracy(flow, labels) > 3 * chance
