@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 import yaml
 
 from everest.config import DataConfig, Experiment
-from everest.errors import EverestError, UsageError
+from everest.errors import AgreedError, EverestError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         options, rest = _parser().parse_known_args(arguments)
         options.run(options, rest)
     except EverestError as error:
-        if main_process:
+        if main_process or not isinstance(error, AgreedError):
             print(f"everest: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

@@ -7,7 +7,11 @@ class EverestError(Exception):
     exit_code = 1
 
 
-class UsageError(EverestError):
+class AgreedError(EverestError):
+    """Raised by all processes of a run alike, so that the first one's message is enough."""
+
+
+class UsageError(AgreedError):
     """A setting, flag or argument that cannot be accepted; nothing has been started."""
 
     exit_code = 2

@@ -60,7 +60,8 @@ class MLflowTracker:
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """A resumed run repeats the steps after its checkpoint, to the same numbers; they are sent once."""
         fresh = {key: value for key, value in values.items() if step > self._logged.get(key, -1)}
-        self._client.log_batch(self._run_id, [Metric(key, value, _now(), step) for key, value in fresh.items()])
+        if fresh:
+            self._client.log_batch(self._run_id, [Metric(key, value, _now(), step) for key, value in fresh.items()])
 
     def dataset(self, name: str, source: str, digest: str, videos: int, context: str) -> None:
         address = Path(source).resolve().as_uri()

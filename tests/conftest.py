@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from everest.config import Experiment
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -30,3 +32,26 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no golden numbers at {folder}; EVEREST_TEST_GOLDEN names a folder of them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small labelled set: 16 training and 8 validation videos."""
+    from everest.data.synthetic import synthesize
+
+    folder = tmp_path_factory.mktemp("synthetic")
+    synthesize(folder, train=16, val=8, size=32, frames=8, seed=0, progress=lambda done, total: None)
+    return folder
+
+
+def tiny(stage: str, data: Path, **changes: object) -> Experiment:
+    """An experiment of 12 steps that takes a second or two."""
+    settings = {
+        "name": f"tiny-{stage}", "stage": stage, "data.train": data / "train.csv", "data.val": data / "val.csv",
+        "model.image_size": 32, "model.patch_size": 8, "model.num_frames": 4, "model.embed_dim": 48, "model.depth": 2,
+        "model.num_heads": 3, "model.decoder_embed_dim": 24, "model.decoder_depth": 1, "model.decoder_num_heads": 2,
+        "model.drop_path": 0.1, "data.rate": 2, "data.workers": 0, "optim.epochs": 3, "optim.warmup_epochs": 1,
+        "optim.batch_size": 4, "optim.lr": 0.01, "keep.log_steps": 1, "keep.checkpoint_steps": 3,
+        "evaluate.segments": 2, "evaluate.crops": 1, "evaluate.every_epochs": 1,
+    }  # fmt: skip
+    return Experiment().override({**settings, **changes})

@@ -81,9 +81,11 @@ def evaluate(
             loss -= float(probabilities.gather(1, labels[:, None]).log().sum())
             videos += len(labels)
     model.train(was_training)
-    totals = torch.tensor(process.gather([top1, top5, loss, videos, len(bad)]), dtype=torch.float64).sum(dim=0).tolist()
+    for met in process.gather(bad.reasons):
+        bad.reasons |= met
+    bad.check()
+    totals = torch.tensor(process.gather([top1, top5, loss, videos]), dtype=torch.float64).sum(dim=0).tolist()
     if not totals[3]:
         raise EverestError(f"no video of {index.source} could be read")
-    return Evaluation(
-        totals[0] / totals[3], totals[1] / totals[3], totals[2] / totals[3], int(totals[3]), int(totals[4])
-    )
+    top1_share, top5_share, mean_loss = (total / totals[3] for total in totals[:3])
+    return Evaluation(top1_share, top5_share, mean_loss, videos=int(totals[3]), bad=len(bad.reasons))

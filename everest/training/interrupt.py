@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from everest.errors import EverestError
+from everest.errors import AgreedError
 
 
-class Interrupted(EverestError):
+class Interrupted(AgreedError):
     """The run was asked to stop, and did after saving what it had."""
 
     def __init__(self, message: str, signum: int) -> None:

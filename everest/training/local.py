@@ -35,26 +35,31 @@ class FolderStore:
 
 
 class JsonLinesTracker(NullTracker):
-    """One line per step in a file; a resumed run drops the lines past its checkpoint."""
+    """One line per report in a file; a resumed run drops what is past its checkpoint, and repeats nothing."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self._logged: dict[str, float] = {}
 
     def start(self, parameters: Mapping[str, Any], step: int) -> None:
         lines = self.file.read_text().splitlines() if self.file.exists() else []
-        write_text(self.file, "".join(f"{line}\n" for line in lines if _step(line) <= step))
+        kept = [line for line in lines if _record(line)["step"] <= step]
+        write_text(self.file, "".join(f"{line}\n" for line in kept))
+        self._logged = {key: _record(line)["step"] for line in kept for key in _record(line)}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
-        with self.file.open("a") as stream:
-            stream.write(json.dumps({"step": step, **values}) + "\n")
+        fresh = {key: value for key, value in values.items() if step > self._logged.get(key, -1)}
+        if fresh:
+            with self.file.open("a") as stream:
+                stream.write(json.dumps({"step": step, **fresh}) + "\n")
 
 
-def _step(line: str) -> float:
-    """The step of a line; one that was cut off belongs to no step that is kept."""
+def _record(line: str) -> dict[str, float]:
+    """What a line says; one that was cut off belongs to no step that is kept."""
     try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
-        return float("inf")
+        return dict(json.loads(line))
+    except json.JSONDecodeError:
+        return {"step": float("inf")}
 
 
 class Trackers:

@@ -14,7 +14,7 @@ from everest.config import Experiment
 from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
 from everest.data.loader import Batch, TrainOrder, train_loader
-from everest.errors import EverestError
+from everest.errors import AgreedError
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
@@ -30,7 +30,7 @@ from everest.training.optim import CosineSchedule, build_optimizer
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[], dict[str, float]]
 
-_NOT_FINITE = 255  # above every signal's number
+_TOO_MANY_BAD, _NOT_FINITE = 1, 2
 
 
 @dataclass
@@ -87,21 +87,43 @@ class Training:
         self.optimizer.load_state_dict(checkpoint.training["optimizer"])
         self.meter = Meter(**checkpoint.training["meter"])
         self.latest = checkpoint.training["latest"]
+        self.bad.reasons |= checkpoint.training["bad"]
+
+    def validates_after(self, step: int) -> bool:
+        epoch, within = divmod(step, self.order.steps_per_epoch)
+        due = within == 0 and epoch % self.config.evaluate.every_epochs == 0
+        return self.validate is not None and (due or step == self.steps)
+
+    def run_validation(self, step: int) -> dict[str, float]:
+        assert self.validate
+        measured = self.validate()
+        self.report(measured, step)
+        return measured
 
     def report(self, numbers: dict[str, float], step: int) -> None:
         self.latest |= numbers
         self.tracker.metrics(numbers, step)
 
     def save(self, step: int) -> None:
+        bad = self.all_bad()
         if self.process.main:
-            training = {"optimizer": self.optimizer.state_dict(), "meter": vars(self.meter), "latest": self.latest}
+            training = {
+                "optimizer": self.optimizer.state_dict(),
+                "meter": vars(self.meter),
+                "latest": self.latest,
+                "bad": bad,
+            }
             self.checkpoints.save(step, self.model.state_dict(), training)
+
+    def all_bad(self) -> dict[str, str]:
+        """Unreadable videos that any process has met."""
+        return {path: why for met in self.process.gather(self.bad.reasons) for path, why in met.items()}
 
 
 def train(training: Training, start: int) -> None:
     """Trains from step ``start`` to the end.
 
-    Raises Interrupted after a checkpoint when asked to stop, EverestError where the loss is not finite,
+    Raises Interrupted after a checkpoint when asked to stop, AgreedError where the loss is not finite,
     TooManyBad where too many videos are unreadable.
     """
     t = training
@@ -113,6 +135,8 @@ def train(training: Training, start: int) -> None:
     t.optimizer.zero_grad()
     since, clips = time.monotonic(), 0
 
+    if start and t.validates_after(start):  # saved, but perhaps not validated any more
+        t.run_validation(start)
     with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
         for step in range(start, t.steps):
             t.schedule.set(step)
@@ -124,7 +148,7 @@ def train(training: Training, start: int) -> None:
                 last = part == config.optim.accumulate - 1
                 with nullcontext() if last or process.world == 1 else model.no_sync():  # type: ignore[operator]
                     loss += _forward_backward(t, model, batch, ("step", step, part, process.rank))
-            _stop_if_not_finite(t, loss, step, paths)
+            _stop_together(t, loss, step, paths)
             grad_norm = nn.utils.clip_grad_norm_(t.model.parameters(), config.optim.clip_grad or math.inf)
             t.optimizer.step()
             t.optimizer.zero_grad()
@@ -140,18 +164,14 @@ def train(training: Training, start: int) -> None:
                 bar.show({name: numbers[name] for name in ("train/loss", "train/lr", "perf/clips_per_s")})
                 t.meter, since, clips = Meter(), time.monotonic(), 0
 
-            epoch, within = divmod(done, order.steps_per_epoch)
-            if t.validate and within == 0 and (epoch % config.evaluate.every_epochs == 0 or done == t.steps):
-                measured = t.validate()
-                t.report(measured, done)
-                bar.show(measured)
-                since, clips = time.monotonic(), 0
-
             signum = process.largest(t.stop.signum)
-            if done % config.keep.checkpoint_steps == 0 or done == t.steps or signum:
+            if done % config.keep.checkpoint_steps == 0 or done == t.steps or t.validates_after(done) or signum:
                 t.save(done)
             if signum and done < t.steps:
                 raise Interrupted(f"stopped at step {done} of {t.steps}, saved; the same command continues", signum)
+            if t.validates_after(done):
+                bar.show(t.run_validation(done))
+                since, clips = time.monotonic(), 0
 
 
 def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[int | str, ...]) -> float:
@@ -170,11 +190,16 @@ def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[i
     return float(loss.detach())
 
 
-def _stop_if_not_finite(t: Training, loss: float, step: int, paths: list[str]) -> None:
-    """All processes stop together, before the bad gradients reach the weights."""
-    if t.process.largest(0 if math.isfinite(loss) else _NOT_FINITE) == _NOT_FINITE:
+def _stop_together(t: Training, loss: float, step: int, paths: list[str]) -> None:
+    """Where one process cannot go on none does, and no bad gradient reaches the weights."""
+    trouble = _NOT_FINITE if not math.isfinite(loss) else _TOO_MANY_BAD if t.bad.too_many else 0
+    found = t.process.largest(trouble)
+    if found == _TOO_MANY_BAD:
+        t.bad.reasons |= t.all_bad()
+        t.bad.check()
+    if found == _NOT_FINITE:
         guilty = [path for part in t.process.gather([] if math.isfinite(loss) else paths) for path in part]
-        raise EverestError(
+        raise AgreedError(
             f"the loss is not finite at step {step} (lr {t.optimizer.param_groups[0]['lr']:.3g}), batch "
             f"{', '.join(guilty)}; the last checkpoint is kept; try a lower optim.lr or optim.clip_grad 1.0"
         )
@@ -182,12 +207,12 @@ def _stop_if_not_finite(t: Training, loss: float, step: int, paths: list[str]) -
 
 def _numbers(t: Training, step: int) -> dict[str, float]:
     """Averages over the steps since the last time, and over processes."""
-    sums = t.process.gather((t.meter.loss, t.meter.grad_norm, len(t.bad)))
+    sums = t.process.gather((t.meter.loss, t.meter.grad_norm))
     count = t.meter.steps * len(sums)
     return {
         "train/loss": sum(s[0] for s in sums) / count,
         "train/grad_norm": sum(s[1] for s in sums) / count,
         "train/lr": max(group["lr"] for group in t.optimizer.param_groups),
         "train/epoch": (step + 1) / t.order.steps_per_epoch,
-        "data/bad_videos": float(sum(s[2] for s in sums)),
+        "data/bad_videos": float(len(t.all_bad())),
     }

@@ -1,0 +1,217 @@
+"""Whole runs in this process: exact resume, failures that keep what is good, results that are right."""
+
+import json
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from everest.config import Experiment
+from everest.data.bad import TooManyBad
+from everest.data.index import read_index
+from everest.data.loader import EvaluationViews
+from everest.errors import EverestError, UsageError
+from everest.export import load_model
+from everest.model.classifier import Classifier
+from everest.model.pixels import normalize
+from everest.protocols import NullTracker
+from everest.training.distributed import Process
+from everest.training.evaluate import evaluate
+from everest.training.interrupt import Interrupted, StopRequest
+from everest.training.local import FolderStore, JsonLinesTracker, Trackers
+from everest.training.run import Result, run
+from tests.conftest import tiny
+
+ALONE = Process(0, 1, torch.device("cpu"))
+STEPS = 12
+
+
+class Killed(BaseException):
+    """Ends a run where it stands, as SIGKILL would: nothing gets a chance to save."""
+
+
+class KillAt(NullTracker):
+    def __init__(self, step: int, key: str) -> None:
+        self.step, self.key = step, key
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        if step >= self.step and self.key in values:
+            raise Killed
+
+
+def start(config: Experiment, folder: Path, *extra: NullTracker, stop: StopRequest | None = None) -> Result:
+    tracker = Trackers(JsonLinesTracker(folder / "metrics.jsonl"), *extra)
+    return run(config, folder, FolderStore(folder / "checkpoints"), tracker, ALONE, stop or StopRequest())
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def numbers(folder: Path) -> list[dict[str, Any]]:
+    """What was measured, without what a clock decides."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name, tensor in a.items():
+        assert torch.equal(tensor, b[name]), name
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pretrain": {"data.repeats": 2, "optim.accumulate": 2, "optim.steps": STEPS, "keep.log_steps": 2},
+    "finetune": {"frames.select": True, "optim.layer_decay": 0.75},
+}
+
+
+@pytest.mark.parametrize("stage", VARIANTS)
+def test_a_run_killed_at_any_step_ends_with_the_same_weights_and_numbers(
+    synthetic: Path, tmp_path: Path, stage: str
+) -> None:
+    config = tiny(stage, synthetic, **VARIANTS[stage])
+    whole = tmp_path / "whole"
+    assert start(config, whole).steps == STEPS
+    moments = [(step, "train/loss") for step in range(1, STEPS + 1)]
+    if stage == "finetune":
+        moments += [(4, "val/top1"), (12, "val/top1"), (12, "test/top1")]
+    for step, key in moments:
+        folder = tmp_path / f"killed-{step}-{key.partition('/')[0]}"
+        with pytest.raises(Killed):
+            start(config, folder, KillAt(step, key))
+        start(config, folder)
+        assert_same(weights(folder), weights(whole))
+        assert numbers(folder) == numbers(whole)
+
+
+def test_the_seed_decides_the_weights(synthetic: Path, tmp_path: Path) -> None:
+    results = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        start(tiny("pretrain", synthetic, seed=seed), tmp_path / name)
+        results.append(weights(tmp_path / name))
+    assert_same(results[0], results[1])
+    assert not torch.equal(results[0]["mask_token"], results[2]["mask_token"])
+
+
+def test_a_request_to_stop_saves_the_step_and_the_run_goes_on_from_it(synthetic: Path, tmp_path: Path) -> None:
+    class AskAt(NullTracker):
+        def metrics(self, values: Mapping[str, float], step: int) -> None:
+            if step == 5:
+                stop.signum = signal.SIGTERM
+
+    config, stop = tiny("pretrain", synthetic), StopRequest()
+    with pytest.raises(Interrupted, match="stopped at step 5 of 12, saved") as error:
+        start(config, tmp_path / "run", AskAt(), stop=stop)
+    assert error.value.exit_code == 143
+    assert (tmp_path / "run/checkpoints/step-00000005/manifest.json").exists()
+    start(config, tmp_path / "run")
+    start(config, tmp_path / "whole")
+    assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_checkpoint(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from everest.training import run as module
+
+    real, calls = module.pretrain_loss, []
+
+    def breaking(model: torch.nn.Module, video: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return real(model, video, labels) * (float("nan") if len(calls) == 8 else 1)
+
+    monkeypatch.setattr(module, "pretrain_loss", breaking)
+    folder = tmp_path / "run"
+    with pytest.raises(EverestError, match=r"the loss is not finite at step 7 .*\d{5}\.mp4.*; the last checkpoint is"):
+        start(tiny("pretrain", synthetic), folder)
+    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert kept == ["step-00000003", "step-00000006"]
+    state = load_file(folder / "checkpoints/step-00000006/model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+def test_too_many_unreadable_videos_end_the_run_and_a_higher_limit_continues_it(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_text("not a video")
+    videos = (synthetic / "train.csv").read_text().replace("videos/", f"{synthetic}/videos/")
+    (tmp_path / "train.csv").write_text(f"{tmp_path}/a.mp4,0\n{tmp_path}/b.mp4,1\n{videos}")
+    config = tiny("pretrain", synthetic, **{"data.train": tmp_path / "train.csv", "optim.epochs": 6})
+    with pytest.raises(TooManyBad, match=r"of 18 videos are unreadable.*[ab]\.mp4 \(Invalid data"):
+        start(config, tmp_path / "run")
+    start(config.override({"data.max_bad": 0.5}), tmp_path / "run")
+    assert numbers(tmp_path / "run")[-1]["data/bad_videos"] == 2
+
+
+def test_a_folder_begun_with_other_settings_is_refused_with_the_difference(synthetic: Path, tmp_path: Path) -> None:
+    start(tiny("pretrain", synthetic), tmp_path / "run")
+    with pytest.raises(UsageError, match=r"mask.keep_ratio 0.3 -> 0.5.*choose another --name"):
+        start(tiny("pretrain", synthetic, **{"mask.keep_ratio": 0.5}), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.train": None}, "data.train is not set"),
+        ({"data.train": "nowhere"}, "nowhere does not exist"),
+        ({"classify.num_classes": 3}, "has label 7, but there are 3 classes"),
+        ({"init": "nowhere"}, "nowhere does not exist"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(synthetic: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(EverestError, match=message):
+        start(tiny("finetune", synthetic, **changes), tmp_path / "run")
+
+
+def test_a_classifier_starts_from_a_pretrained_run(synthetic: Path, tmp_path: Path) -> None:
+    start(tiny("pretrain", synthetic), tmp_path / "pre")
+    config = tiny("finetune", synthetic, init=tmp_path / "pre", **{"optim.steps": 1, "optim.lr": 1e-12})
+    start(config.override({"optim.warmup_lr": 0, "optim.min_lr": 0}), tmp_path / "fine")
+    before, after = weights(tmp_path / "pre"), weights(tmp_path / "fine")
+    name = "blocks.1.mlp.fc1.weight"
+    torch.testing.assert_close(after[name], before[f"encoder.{name}"], atol=1e-6, rtol=0)
+
+
+def test_evaluation_averages_the_probabilities_of_all_views(synthetic: Path, tmp_path: Path) -> None:
+    config = tiny("finetune", synthetic)
+    result = start(config, tmp_path / "run")
+    exported = load_model(tmp_path / "run")
+    model, index = exported.model, read_index(synthetic / "val.csv")
+    assert isinstance(model, Classifier)
+    hits, loss = 0, 0.0
+    for video in index.videos:
+        views = EvaluationViews(index, config, segments=2, crops=1).views(video.path)
+        with torch.no_grad():
+            mean = torch.stack([model(normalize(view[None])).softmax(-1)[0] for view in views]).mean(0)
+        hits += int(mean.argmax() == video.label)
+        loss -= float(mean[video.label].log()) / len(index.videos)
+    assert result.metrics["test/top1"] == hits / len(index.videos)
+    assert result.metrics["test/loss"] == pytest.approx(loss, rel=1e-4)
+    again = evaluate(model, index, config, ALONE, StopRequest(), segments=2, crops=1)
+    assert again.metrics("test")["test/top1"] == result.metrics["test/top1"]
+
+
+def test_the_exported_model_is_the_trained_one_with_its_class_names(synthetic: Path, tmp_path: Path) -> None:
+    start(tiny("finetune", synthetic), tmp_path / "run")
+    exported = load_model(tmp_path / "run")
+    assert exported.classes == read_index(synthetic / "train.csv").classes
+    newest = sorted((tmp_path / "run/checkpoints").iterdir())[-1]
+    assert_same(load_file(newest / "model.safetensors"), dict(exported.model.state_dict()))
+
+
+def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    for stage, panels in (("pretrain", 5), ("finetune", 3)):
+        start(tiny(stage, synthetic), tmp_path / stage)
+        png, gif = (next((tmp_path / stage / "figures").glob(f"*.{kind}")) for kind in ("png", "gif"))
+        with Image.open(png) as still, Image.open(gif) as moving:
+            assert still.size[0] > 800
+            assert moving.n_frames == 4
+            assert moving.size[0] > panels * 200
