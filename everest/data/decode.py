@@ -1,6 +1,7 @@
 """Frames from video files, by decord: one thread, straight to the wanted size, the reader gone afterwards."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from torch import Tensor
 
 decord.logging.set_level(decord.logging.QUIET)
 logging.getLogger("libav").setLevel(logging.CRITICAL)
+
+
+_WHERE = re.compile(r".*\.cc:\d+: ")  # decord says first which line of its own source stumbled
 
 
 class DecodeError(Exception):
@@ -56,4 +60,4 @@ def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, av.FFmpegError):
         return error.strerror or type(error).__name__
     said = str(error).splitlines()
-    return f"decoding failed: {said[0].split('] ')[-1][:120]}" if said else type(error).__name__
+    return f"decoding failed: {_WHERE.sub('', said[0])[:120]}" if said else type(error).__name__

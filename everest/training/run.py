@@ -2,6 +2,7 @@
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -162,20 +163,21 @@ def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> R
     if not t.process.main:
         return result
     save_model(folder / "model", exported)
-    t.model.eval()
-    sample = (val_index or t.index).videos[0].path
-    try:
-        pictures = draw(exported, sample, folder / "figures")
-    except DecodeError as error:
-        log.warning("no figures: %s: %s", sample, error)
-        pictures = []
-    for picture in pictures:
+    for picture in _draw_first_readable(exported, val_index or t.index, folder / "figures"):
         t.tracker.artifact(picture, "figures")
     t.tracker.artifact(folder / "experiment.yaml")
     address = t.tracker.model(folder / "model", config.name) if config.stage == "finetune" else None
     result = replace(result, address=address)
     write_text(folder / "result.json", json.dumps(asdict(result), indent=1))
     return result
+
+
+def _draw_first_readable(exported: Exported, index: VideoIndex, folder: Path) -> list[Path]:
+    exported.model.eval()
+    for video in index.videos:
+        with suppress(DecodeError):
+            return draw(exported, video.path, folder)
+    return []
 
 
 def _class_names(training: Training) -> tuple[str, ...]:

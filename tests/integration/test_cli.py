@@ -1,0 +1,140 @@
+"""The command line: what is typed, what is printed, what the exit code says."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from everest.cli import main
+from everest.config import Experiment
+from everest.data.index import SUFFIXES
+from tests.conftest import tiny
+from tests.integration import command
+
+
+class Shell:
+    """The command in this process, where the heavy imports are done already."""
+
+    def __init__(self, work: Path, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self.work, self.capture = work, capture
+        patch.chdir(work)
+        for name, value in {"EVEREST_WORK": str(work), "EVEREST_TRACKER": "none"}.items():
+            patch.setenv(name, value)
+
+    def __call__(self, *arguments: object) -> command.Done:
+        self.capture.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        said = self.capture.readouterr()
+        assert isinstance(ended.value.code, int)
+        return command.Done(ended.value.code, said.out, said.err)
+
+
+@pytest.fixture
+def everest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["pretrain", "--mask.keep_ration", "0.2"],
+            "unknown setting 'mask.keep_ration'; did you mean 'mask.keep_ratio'?",
+        ),
+        (["pretrain", "--mask.visible_ratio=0.5"], "mask: visible_ratio 0.5 must be smaller than keep_ratio 0.3"),
+        (["pretrain", "--optim.lr"], "--optim.lr needs a value"),
+        (["pretrain", "stray"], "unexpected argument 'stray'"),
+        (["pretrain", "--optim.betas", "[0.9"], "--optim.betas [0.9: not a list"),
+        (["pretrain", "--recipe", "demo-finetune"], "is for everest finetune, not everest pretrain"),
+        (["pretrain", "--recipe", "none.yaml"], "recipe none.yaml cannot be read: No such file"),
+        (["pretrain"], "data.train is not set"),
+        (["evaluate", "nowhere"], "nowhere is no finished run"),
+        (["predict", "nowhere", "a.mp4"], "nowhere is no finished run"),
+        (["predict", "s3://bucket/model", "a.mp4"], "no model 's3' is installed"),
+        (["data", "check", "nowhere"], "nowhere does not exist"),
+        (["data", "synth", "out", "--size", "7"], "--size 7: must be at least 16"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(everest: Shell, arguments: list[str], message: str) -> None:
+    done = everest(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("everest: ")
+
+
+def test_the_installed_command_says_the_same(tmp_path: Path) -> None:
+    done = command.everest("pretrain", "--mask.keep_ration", "1", work=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr == "everest: unknown setting 'mask.keep_ration'; did you mean 'mask.keep_ratio'?\n"
+
+
+def test_the_config_printed_is_the_one_used(everest: Shell) -> None:
+    done = everest(
+        "pretrain", "--recipe", "demo-pretrain", "--mask.keep_ratio", "0.34", "--optim.betas=[0.8,0.9]",
+        "--data.val", "null", "--print-config",
+    )  # fmt: skip
+    assert done.returncode == 0
+    printed = Experiment.parse(yaml.safe_load(done.stdout))
+    assert printed.mask.keep_ratio == 0.34
+    assert printed.optim.betas == (0.8, 0.9)
+    assert printed.data.val is None
+    assert printed.model == Experiment.load("demo-pretrain").model
+
+
+def test_a_classifier_is_trained_tested_drawn_and_asked(everest: Shell, synthetic: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(tiny("finetune", synthetic).to_yaml())
+    run = tmp_path / "tiny-finetune"
+    done = everest("finetune", "--recipe", recipe)
+    assert done.returncode == 0, done.stderr
+    assert "tiny-finetune 12/12 loss" in done.stderr
+    assert "test/top1" in done.stdout
+
+    again = everest("finetune", "--recipe", recipe)
+    assert again.returncode == 0
+    assert "is finished already" in again.stderr
+
+    top1 = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("test/top1"))
+    tested = everest("evaluate", run, "--evaluate.batch_size", 3)
+    assert f"test/top1                {top1}" in tested.stdout
+
+    video = synthetic / "videos/00016.mp4"
+    asked = everest("predict", run, video, "--json")
+    probabilities = json.loads(asked.stdout)["probabilities"]
+    assert len(probabilities) == 8
+    assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+    drawn = everest("figures", run, "--video", video, "--out", tmp_path / "drawn")
+    assert [Path(line).name for line in drawn.stdout.split()] == ["00016.png", "00016.gif"]
+    assert all(Path(line).stat().st_size > 10_000 for line in drawn.stdout.split())
+
+    missing = everest("predict", run, tmp_path / "missing.mp4")
+    assert missing.returncode == 1
+    assert "missing.mp4: no such file" in missing.stderr
+
+
+def test_check_reports_every_broken_clip_and_no_other(everest: Shell, clips: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "all.txt"
+    odd = sorted(path for path in (clips / "odd").iterdir() if path.suffix in SUFFIXES)
+    listed.write_text("".join(f"{path.resolve()}\n" for path in [clips / "dog.mp4", *odd]))
+    done = everest("data", "check", listed)
+    assert done.returncode == 1
+    reported = {Path(line.split(": ")[0]).name for line in done.stdout.splitlines()[:-1]}
+    assert reported == {"corrupted.mp4", "empty.mp4", "no_index.mp4", "text.mp4"}
+    assert f"{len(odd) + 1} videos, 0 classes, 4 unreadable" in done.stdout
+
+
+def test_a_run_survives_every_odd_clip_and_counts_the_broken_ones(everest: Shell, clips: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "all.txt"
+    listed.write_text("".join(f"{path.resolve()}\n" for path in sorted((clips / "odd").iterdir())))
+    config = tiny("pretrain", tmp_path, **{"data.train": listed, "data.val": None, "data.workers": 1})
+    recipe = tmp_path / "odd.yaml"
+    recipe.write_text(config.override({"data.max_bad": 0.5, "optim.epochs": 6}).to_yaml())
+    done = everest("pretrain", "--recipe", recipe)
+    assert done.returncode == 0, done.stderr
+    for name in ("corrupted.mp4", "empty.mp4", "no_index.mp4", "text.mp4"):
+        assert done.stderr.count(f"odd/{name}: ") == 1
+    assert "data/bad_videos          4" in done.stdout

@@ -1,0 +1,111 @@
+"""A real MLflow on SQLite: one run through interruptions, a registered model that answers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from everest.cli import main
+from everest.data.decode import decode
+from everest.training.interrupt import StopRequest
+from everest.training.local import FolderStore, Trackers
+from everest.training.run import Result, run
+from tests.conftest import tiny
+from tests.integration.command import everest
+from tests.training.test_run import ALONE, KillAt, Killed
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def tracked(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result, Any]]:
+    """A classifier whose run was killed once, with its work folder and an MLflow client."""
+    work = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVEREST_WORK", str(work))
+        import mlflow
+
+        from orchestration import tracking
+
+        patch.setattr(tracking, "_SYSTEM_METRICS_EVERY_S", 0.2)
+        config = tiny("finetune", synthetic)
+        folder = work / config.name
+
+        def go(*extra: Any) -> Result:
+            tracker = Trackers(tracking.MLflowTracker(config, folder), *extra)
+            return run(config, folder, FolderStore(folder / "checkpoints"), tracker, ALONE, StopRequest())
+
+        with pytest.raises(Killed):
+            go(KillAt(5, "train/loss"))
+        yield work, go(), mlflow.MlflowClient()
+
+
+def only_run(client: Any) -> Any:
+    (experiment,) = [e for e in client.search_experiments() if e.name == "everest"]
+    (found,) = client.search_runs([experiment.experiment_id])
+    return found
+
+
+def test_a_resumed_run_is_one_mlflow_run_without_gaps_or_doubles(tracked: Any) -> None:
+    _, _, client = tracked
+    found = only_run(client)
+    assert found.info.status == "FINISHED"
+    steps = [metric.step for metric in client.get_metric_history(found.info.run_id, "train/loss")]
+    assert steps == list(range(1, 13))
+    validated = [metric.step for metric in client.get_metric_history(found.info.run_id, "val/top1")]
+    assert validated == [4, 8, 12]
+
+
+def test_settings_data_commit_pictures_and_system_metrics_are_there(tracked: Any, synthetic: Path) -> None:
+    _, result, client = tracked
+    found = only_run(client)
+    assert found.data.params["mask.keep_ratio"] == "0.3"
+    assert found.data.params["data.train"] == str(synthetic / "train.csv")
+    assert len(found.data.tags["mlflow.source.git.commit"]) == 40
+    assert found.data.metrics["test/top1"] == result.metrics["test/top1"]
+    assert any(name.startswith("system/") for name in found.data.metrics)
+    contexts = {entry.tags[0].value: entry.dataset.name for entry in found.inputs.dataset_inputs}
+    assert set(contexts) >= {"training", "evaluation"} or len(found.inputs.dataset_inputs) == 2
+    names = {item.path for item in client.list_artifacts(found.info.run_id)}
+    assert {"experiment.yaml", "figures"} <= names
+
+
+def test_the_classifier_is_registered_once_without_a_pickle(tracked: Any) -> None:
+    work, result, client = tracked
+    assert result.address == "models:/tiny-finetune@candidate"
+    version = client.get_model_version_by_alias("tiny-finetune", "candidate")
+    assert str(version.version) == "1"
+    assert version.run_id == only_run(client).info.run_id
+    stored = [path.name for path in (work / "mlflow-artifacts").rglob("*") if path.is_file()]
+    assert "model.safetensors" in stored
+    assert not [name for name in stored if name.endswith((".pkl", ".pickle", ".pt", ".bin"))]
+
+
+def test_paths_lists_and_arrays_are_classified_alike(tracked: Any, synthetic: Path) -> None:
+    import mlflow
+
+    _, result, _ = tracked
+    model = mlflow.pyfunc.load_model(result.address)
+    video = synthetic / "videos/00017.mp4"
+    (by_path,) = model.predict(str(video))
+    by_list = model.predict([str(video), str(video)])
+    (by_array,) = model.predict(decode(video, 32, np.arange).numpy())
+    assert by_list == [by_path, by_path]
+    assert by_array == pytest.approx(by_path, abs=1e-5)
+    assert sum(by_path.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_predict_on_the_command_line_uses_the_registered_model(tracked: Any, synthetic: Path) -> None:
+    work, result, _ = tracked
+    done = everest("predict", result.address, synthetic / "videos/00017.mp4", "--top", 1, work=work)
+    assert done.returncode == 0, done.stderr
+    assert "%" in done.stdout
+
+
+def test_an_unknown_model_is_one_line(tracked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "models:/nobody@candidate", "a.mp4"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("everest: models:/nobody@candidate: ")
