@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export EVEREST_WORK := $(WORK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lock ui bench clean
+.PHONY: help setup demo test check ui bench docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your
 	$(BIN)/everest figures $(WORK)/clips-pretrain --video "$(VIDEOS)"
 	@$(BIN)/python -m everest.demo clips
 else
-demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your own videos
+demo: $(READY)
 	$(BIN)/everest data synth $(WORK)/demo
 	$(BIN)/everest pretrain --recipe demo-pretrain $(DEMO_DATA)
 	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init $(WORK)/demo-pretrain
@@ -51,12 +51,15 @@ check: $(READY) ## formatting, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-ui: $(READY) ## MLflow on the local runs, http://127.0.0.1:$(PORT)
+ui: $(READY) ## MLflow on the local runs, at http://127.0.0.1:5000 (PORT=…)
 	@echo "MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
 	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(WORK))/mlflow.db --host 127.0.0.1 --port $(PORT) || [ $$? -eq 130 ]
 
 bench: $(READY) ## speed against the transformers library's VideoMAE
 	$(BIN)/python tests/bench.py
+
+docs: $(READY) ## rewrite the pages that are made from the code
+	$(BIN)/python -m tests.test_docs
 
 lock: $(READY) ## resolve requirements.txt anew from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url \
