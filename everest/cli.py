@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--json", action="store_true", help="all classes, as one JSON object per video")
 
     added = command("figures", _figures, "draw what a model keeps, sees and reconstructs of a video")
-    added.add_argument("model", type=Path, help="a run's folder, or an exported model")
+    added.add_argument("model", type=Path, nargs="?", help="a run's folder, or an exported model (the newest run)")
     added.add_argument("--video", type=Path, nargs="+", required=True, help="videos, or folders of them")
     added.add_argument("--out", type=Path, metavar="FOLDER", help="default: figures/ in the model's folder")
 
@@ -226,16 +226,27 @@ def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.export import load_model
     from everest.figures import draw
 
-    exported = load_model(options.model)
+    model = options.model or _newest_run()
+    exported = load_model(model)
     videos = []
     for path in options.video:
         videos += [video.path for video in read_index(path).videos] if path.is_dir() else [path]
     for video in videos:
         try:
-            pictures = draw(exported, video, options.out or options.model / "figures")
+            pictures = draw(exported, video, options.out or model / "figures")
         except DecodeError as error:
             raise EverestError(f"{video}: {error}") from None
         print(*pictures, sep="\n")
+
+
+def _newest_run() -> Path:
+    from everest.settings import LocalSettings
+
+    work = LocalSettings().work
+    finished = sorted(work.glob("*/result.json"), key=lambda file: file.stat().st_mtime)
+    if not finished:
+        raise UsageError(f"{work} has no finished run; name a run's folder or an exported model before --video")
+    return finished[-1].parent
 
 
 def _check(options: argparse.Namespace, rest: list[str]) -> None:

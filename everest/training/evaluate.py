@@ -82,7 +82,7 @@ def evaluate(
             videos += len(labels)
     model.train(was_training)
     for met in process.gather(bad.reasons):
-        bad.reasons |= met
+        bad.add(met)
     bad.check()
     totals = torch.tensor(process.gather([top1, top5, loss, videos]), dtype=torch.float64).sum(dim=0).tolist()
     if not totals[3]:

@@ -24,7 +24,7 @@ class StopRequest:
     def check(self) -> None:
         """Raises Interrupted: for long work that has nothing of its own to save."""
         if self.signum:
-            raise Interrupted("interrupted; the same command continues from the last checkpoint", self.signum)
+            raise Interrupted("interrupted; what was saved is kept", self.signum)
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Training:
         self.tracker.metrics(numbers, step)
 
     def save(self, step: int) -> None:
-        bad = self.all_bad()
+        bad = self.share_bad()
         if self.process.main:
             training = {
                 "optimizer": self.optimizer.state_dict(),
@@ -115,9 +115,11 @@ class Training:
             }
             self.checkpoints.save(step, self.model.state_dict(), training)
 
-    def all_bad(self) -> dict[str, str]:
-        """Unreadable videos that any process has met."""
-        return {path: why for met in self.process.gather(self.bad.reasons) for path, why in met.items()}
+    def share_bad(self) -> dict[str, str]:
+        """Unreadable videos that any process has met; the first process says those that are new to it."""
+        for met in self.process.gather(self.bad.reasons):
+            self.bad.add(met)
+        return self.bad.reasons
 
 
 def train(training: Training, start: int) -> None:
@@ -195,7 +197,7 @@ def _stop_together(t: Training, loss: float, step: int, paths: list[str]) -> Non
     trouble = _NOT_FINITE if not math.isfinite(loss) else _TOO_MANY_BAD if t.bad.too_many else 0
     found = t.process.largest(trouble)
     if found == _TOO_MANY_BAD:
-        t.bad.reasons |= t.all_bad()
+        t.share_bad()
         t.bad.check()
     if found == _NOT_FINITE:
         guilty = [path for part in t.process.gather([] if math.isfinite(loss) else paths) for path in part]
@@ -214,5 +216,5 @@ def _numbers(t: Training, step: int) -> dict[str, float]:
         "train/grad_norm": sum(s[1] for s in sums) / count,
         "train/lr": max(group["lr"] for group in t.optimizer.param_groups),
         "train/epoch": (step + 1) / t.order.steps_per_epoch,
-        "data/bad_videos": float(len(t.all_bad())),
+        "data/bad_videos": float(len(t.share_bad())),
     }

@@ -53,6 +53,7 @@ def everest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (["evaluate", "nowhere"], "nowhere is no finished run"),
         (["predict", "nowhere", "a.mp4"], "nowhere is no finished run"),
         (["predict", "s3://bucket/model", "a.mp4"], "no model 's3' is installed"),
+        (["figures", "--video", "a.mp4"], "has no finished run"),
         (["data", "check", "nowhere"], "nowhere does not exist"),
         (["data", "synth", "out", "--size", "7"], "--size 7: must be at least 16"),
     ],
@@ -107,7 +108,7 @@ def test_a_classifier_is_trained_tested_drawn_and_asked(everest: Shell, syntheti
     assert len(probabilities) == 8
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
 
-    drawn = everest("figures", run, "--video", video, "--out", tmp_path / "drawn")
+    drawn = everest("figures", "--video", video, "--out", tmp_path / "drawn")
     assert [Path(line).name for line in drawn.stdout.split()] == ["00016.png", "00016.gif"]
     assert all(Path(line).stat().st_size > 10_000 for line in drawn.stdout.split())
 
