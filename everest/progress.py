@@ -9,7 +9,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console(stderr=True)
 
@@ -33,12 +33,11 @@ class ProgressBar:
         self._first, self._started, self._last = done, time.monotonic(), time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
             disable=not (visible and console.is_terminal),
         )
@@ -60,7 +59,7 @@ class ProgressBar:
     def show(self, numbers: Mapping[str, float]) -> None:
         """Numbers to read beside the bar."""
         self._last = time.monotonic()
-        text = "  ".join(f"{name.rpartition('/')[2]} {value:.4g}" for name, value in numbers.items())
+        text = "  ".join(f"{name.rpartition('/')[2].replace('_per_', '/')} {value:.4g}" for name, value in numbers.items())
         self._bar.update(self._task, numbers=text)
         if self.visible and not console.is_terminal:
             line = f"{self.title} {self.done}/{self.total}  {text}  {_clock(self._left())} left"
