@@ -59,7 +59,7 @@ class ProgressBar:
     def show(self, numbers: Mapping[str, float]) -> None:
         """Numbers to read beside the bar."""
         self._last = time.monotonic()
-        text = "  ".join(f"{name.rpartition('/')[2].replace('_per_', '/')} {value:.4g}" for name, value in numbers.items())
+        text = "  ".join(f"{_short(name)} {value:.4g}" for name, value in numbers.items())
         self._bar.update(self._task, numbers=text)
         if self.visible and not console.is_terminal:
             line = f"{self.title} {self.done}/{self.total}  {text}  {_clock(self._left())} left"
@@ -69,6 +69,11 @@ class ProgressBar:
         """Seconds, by the pace so far."""
         pace = (time.monotonic() - self._started) / max(1, self.done - self._first)
         return pace * (self.total - self.done)
+
+
+def _short(name: str) -> str:
+    """perf/clips_per_s -> clips/s"""
+    return name.rpartition("/")[2].replace("_per_", "/")
 
 
 def _clock(seconds: float) -> str:
