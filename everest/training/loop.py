@@ -14,7 +14,7 @@ from everest.config import Experiment
 from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
 from everest.data.loader import Batch, TrainOrder, train_loader
-from everest.errors import AgreedError
+from everest.errors import AgreedError, UsageError
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
@@ -83,6 +83,13 @@ class Training:
         return torch.autocast(kind, torch.bfloat16, enabled=bfloat16)
 
     def restore(self, checkpoint: Checkpoint) -> None:
+        """Raises UsageError where another number of processes would make other batches."""
+        begun_with = checkpoint.training["processes"]
+        if begun_with != self.process.world:
+            raise UsageError(
+                f"{self.config.name} was begun with {begun_with} processes and cannot go on with {self.process.world}; "
+                f"use torchrun --nproc-per-node to start as many, or choose another --name"
+            )
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(checkpoint.training["optimizer"])
         self.meter = Meter(**checkpoint.training["meter"])
@@ -112,6 +119,7 @@ class Training:
                 "meter": vars(self.meter),
                 "latest": self.latest,
                 "bad": bad,
+                "processes": self.process.world,
             }
             self.checkpoints.save(step, self.model.state_dict(), training)
 

@@ -19,6 +19,7 @@ from everest.export import load_model
 from everest.model.classifier import Classifier
 from everest.model.pixels import normalize
 from everest.protocols import NullTracker
+from everest.training.checkpoint import Checkpoints
 from everest.training.distributed import Process
 from everest.training.evaluate import evaluate
 from everest.training.interrupt import Interrupted, StopRequest
@@ -153,6 +154,18 @@ def test_a_folder_begun_with_other_settings_is_refused_with_the_difference(synth
     start(tiny("pretrain", synthetic), tmp_path / "run")
     with pytest.raises(UsageError, match=r"mask.keep_ratio 0.3 -> 0.5.*choose another --name"):
         start(tiny("pretrain", synthetic, **{"mask.keep_ratio": 0.5}), tmp_path / "run")
+
+
+def test_another_number_of_processes_cannot_continue_a_run(synthetic: Path, tmp_path: Path) -> None:
+    config, folder = tiny("pretrain", synthetic), tmp_path / "run"
+    with pytest.raises(Killed):
+        start(config, folder, KillAt(5, "train/loss"))
+    checkpoints = Checkpoints(FolderStore(folder / "checkpoints"), folder, keep=2)
+    saved = checkpoints.newest()
+    assert saved is not None
+    checkpoints.save(saved.step, saved.weights, {**saved.training, "processes": 2})
+    with pytest.raises(UsageError, match="begun with 2 processes and cannot go on with 1"):
+        start(config, folder)
 
 
 @pytest.mark.parametrize(
