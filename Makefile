@@ -53,7 +53,7 @@ check: $(READY) ## formatting, lint, types, imports
 
 ui: $(READY) ## MLflow on the local runs, at http://127.0.0.1:5000 (PORT=…)
 	@echo "MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
-	@$(BIN)/mlflow ui --backend-store-uri sqlite:///$(abspath $(WORK))/mlflow.db --host 127.0.0.1 --port $(PORT) || [ $$? -eq 130 ]
+	@PYTHONWARNINGS=ignore $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(abspath $(WORK))/mlflow.db --host 127.0.0.1 --port $(PORT) || [ $$? -eq 130 ]
 
 bench: $(READY) ## speed against the transformers library's VideoMAE
 	$(BIN)/python tests/bench.py

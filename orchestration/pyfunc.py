@@ -13,15 +13,21 @@ import numpy as np
 from everest.predict import Predictor
 
 
-class EverestClassifier(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    def load_context(self, context: Any) -> None:
-        self.predictor = Predictor(Path(context.artifacts["model"]))
+class Answers:
+    """Apart from the class below and without hints: MLflow would make them a schema that all input must have."""
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # hints would be a schema
+    predictor: Predictor
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         if isinstance(model_input, str | np.ndarray):
             return [self.predictor(model_input)]
         videos = model_input["video"] if hasattr(model_input, "columns") else model_input
         return [self.predictor(video) for video in videos]
+
+
+class EverestClassifier(Answers, mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+    def load_context(self, context: Any) -> None:
+        self.predictor = Predictor(Path(context.artifacts["model"]))
 
 
 mlflow.models.set_model(EverestClassifier())

@@ -3,7 +3,6 @@
 import logging
 import subprocess
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,9 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, RunStatus
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Map
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
@@ -28,6 +30,9 @@ _STATUS = {
     "interrupted": RunStatus.KILLED,
 }
 _SYSTEM_METRICS_EVERY_S = 5
+
+#: Input is free: a path, several, or an array. Output: class -> probability for each video.
+_SIGNATURE = ModelSignature(outputs=Schema([ColSpec(Map(DataType.double))]))
 
 
 class MLflowTracker:
@@ -88,6 +93,7 @@ class MLflowTracker:
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={"model": str(folder.resolve())},
             pip_requirements=["everest-video"],
+            signature=_SIGNATURE,
         )
         return str(mlflow.register_model(logged.model_uri, name).version)
 
@@ -112,7 +118,6 @@ def connect() -> PlatformSettings:
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
-    warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method", category=UserWarning)
     if not settings.mlflow_uri:
         settings.work.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(settings.tracking_uri)

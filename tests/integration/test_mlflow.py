@@ -16,7 +16,7 @@ from tests.conftest import tiny
 from tests.integration.command import everest
 from tests.training.test_run import ALONE, KillAt, Killed
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself when imported
 
 
 @pytest.fixture(scope="module")
