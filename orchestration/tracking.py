@@ -14,9 +14,6 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric, RunStatus
 from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Map
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
@@ -30,9 +27,6 @@ _STATUS = {
     "interrupted": RunStatus.KILLED,
 }
 _SYSTEM_METRICS_EVERY_S = 5
-
-#: Input is free: a path, several, or an array. Output: class -> probability for each video.
-_SIGNATURE = ModelSignature(outputs=Schema([ColSpec(Map(DataType.double))]))
 
 
 class MLflowTracker:
@@ -93,7 +87,6 @@ class MLflowTracker:
             python_model=str(Path(__file__).with_name("pyfunc.py")),
             artifacts={"model": str(folder.resolve())},
             pip_requirements=["everest-video"],
-            signature=_SIGNATURE,
         )
         return str(mlflow.register_model(logged.model_uri, name).version)
 
