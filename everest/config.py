@@ -153,7 +153,7 @@ class DataConfig(Section):
     rate: Positive = Field(4, description="dense sampling: one frame in so many")
     repeats: Positive = Field(1, description="clips cut from each decoded training video")
     short_side: Positive | None = Field(None, description="pixels; None: 8/7 of model.image_size (256 for 224)")
-    workers: int = Field(2, ge=0, description="decoding processes per training process")
+    workers: int = Field(2, ge=0, description="decoding processes per training process, at most one a core")
     max_bad: Probability = Field(0.05, description="share of unreadable videos that ends the run")
 
 

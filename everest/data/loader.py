@@ -1,5 +1,6 @@
 """Batches of clips, in an order and with random choices that depend on (seed, epoch, sample) alone."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,7 +192,9 @@ def evaluation_loader(
     )
 
 
-def _workers(count: int) -> dict[str, Any]:
+def _workers(wanted: int) -> dict[str, Any]:
+    """No more than there are cores: what is loaded does not depend on it."""
+    count = min(wanted, os.cpu_count() or 1)
     if not count:
         return {"num_workers": 0}
     return {
