@@ -148,7 +148,7 @@ def _experiment(recipe: str | None, stage: Literal["pretrain", "finetune"], over
 
 
 def _overrides(rest: list[str]) -> dict[str, Any]:
-    """``--a.b value`` or ``--a.b=value`` -> name and value; lists and null in YAML."""
+    """``--a.b value`` or ``--a.b=value`` -> name and value; ``[0.9, 0.95]`` is a list, ``null`` no value."""
     overrides: dict[str, Any] = {}
     words = iter(rest)
     for word in words:
@@ -158,12 +158,12 @@ def _overrides(rest: list[str]) -> dict[str, Any]:
         text = value if equals else next(words, None)
         if text is None:
             raise UsageError(f"--{name} needs a value")
-        try:
-            overrides[name] = yaml.safe_load(text) if text[:1] == "[" or text in {"null", "none", "None"} else text
-        except yaml.YAMLError:
-            raise UsageError(f"--{name} {text}: not a list like [0.9, 0.95]") from None
-        if text in {"none", "None"}:
-            overrides[name] = None
+        overrides[name] = None if text.lower() in {"null", "none"} else text
+        if text.startswith("["):
+            try:
+                overrides[name] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise UsageError(f"--{name} {text}: not a list like [0.9, 0.95]") from None
     return overrides
 
 
