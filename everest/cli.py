@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     settings = "any setting of the experiment can follow as --dotted.name value; --print-config shows them all"
 
     def command(name: str, run: Callable[..., None], summary: str, **more: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=summary, description=summary, **more)
+        added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False, **more)
         added.set_defaults(run=run)
         return added
 
