@@ -323,7 +323,9 @@ def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def _did_you_mean(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1) or [k for k in known if k.endswith(f".{name}")]
-    return f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}"
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(known)}" if len(known) < 20 else "; --print-config shows all there are"
 
 
 def _one_line(error: ValidationError) -> str:

@@ -34,6 +34,7 @@ def test_floating_point_dust_costs_no_token() -> None:
     [
         ({"mask.keep_ration": 0.3}, "unknown setting 'mask.keep_ration'; did you mean 'mask.keep_ratio'?"),
         ({"keep_ratio": 0.3}, "unknown setting 'keep_ratio'; did you mean"),
+        ({"xyz": 0.3}, "unknown setting 'xyz'; --print-config shows all there are"),
         ({"mask.visible_ratio": 0.3}, "visible_ratio 0.3 must be smaller than keep_ratio 0.3"),
         ({"mask.keep_ratio": 1.5}, "mask.keep_ratio = 1.5: input should be less than or equal to 1"),
         ({"mask.visible_ratio": 0.0001}, "leave 0 visible"),
