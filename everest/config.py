@@ -163,7 +163,11 @@ class AugmentConfig(Section):
     flip: bool = Field(True, description="mirror half of the clips; false where left and right matter (SSv2)")
     crop_scales: tuple[Ratio, ...] = Field((1.0, 0.875, 0.75, 0.66), description="pre-training: multi-scale crop")
     crop_area: tuple[Ratio, Ratio] = Field((0.08, 1.0), description="fine-tuning: random resized crop")
-    rand_augment: str | None = Field("rand-m7-n4-mstd0.5-inc1", description="fine-tuning: timm's notation; null: off")
+    rand_augment: str | None = Field(
+        "rand-m7-n4-mstd0.5-inc1",
+        pattern=r"^rand(-[a-z]+[0-9.]+)*$",
+        description="fine-tuning: timm's notation; null: off",
+    )
     erase: Probability = Field(0.25, description="fine-tuning: random erasing")
     mixup: float = Field(0.8, ge=0, description="fine-tuning: mixup alpha, 0: off")
     cutmix: float = Field(1.0, ge=0, description="fine-tuning: cutmix alpha, 0: off")

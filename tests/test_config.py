@@ -45,6 +45,7 @@ def test_floating_point_dust_costs_no_token() -> None:
         ({"optim.batch_size": 9, "data.repeats": 2}, "optim.batch_size 9 must be a multiple of data.repeats 2"),
         ({"stage": "finetune", "optim.batch_size": 9}, "optim.batch_size 9 must be even with mixup or cutmix"),
         ({"optim.epochs": 5}, "optim.warmup_epochs 10 must be smaller than optim.epochs 5"),
+        ({"augment.rand_augment": "auto"}, "augment.rand_augment = 'auto'"),
         ({"name": "../evil"}, "name = '../evil'"),
         ({"mask.distance": "l3"}, "mask.distance = 'l3'"),
     ],

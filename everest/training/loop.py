@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from everest.config import Experiment
 from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
 from everest.data.loader import Batch, TrainOrder, train_loader
-from everest.errors import AgreedError, UsageError
+from everest.errors import AgreedError, EverestError, UsageError
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
@@ -139,7 +139,7 @@ def train(training: Training, start: int) -> None:
     t = training
     config, process, order = t.config, t.process, t.order
     order.start = start * config.optim.accumulate
-    batches = iter(train_loader(t.index, config, order))
+    batches = _batches(train_loader(t.index, config, order))
     model = DistributedDataParallel(t.model, broadcast_buffers=False) if process.world > 1 else t.model
     model.train()
     t.optimizer.zero_grad()
@@ -182,6 +182,14 @@ def train(training: Training, start: int) -> None:
             if t.validates_after(done):
                 bar.show(t.run_validation(done))
                 since, clips = time.monotonic(), 0
+
+
+def _batches(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """An error from a decoding worker arrives with that worker's traceback before it: its last line is for people."""
+    try:
+        yield from loader
+    except EverestError as error:
+        raise EverestError(str(error).strip().rpartition("EverestError: ")[2]) from None
 
 
 def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[int | str, ...]) -> float:

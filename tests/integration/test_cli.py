@@ -139,3 +139,17 @@ def test_a_run_survives_every_odd_clip_and_counts_the_broken_ones(everest: Shell
     for name in ("corrupted.mp4", "empty.mp4", "no_index.mp4", "text.mp4"):
         assert done.stderr.count(f"odd/{name}: ") == 1
     assert "data/bad_videos          4" in done.stdout
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_set_of_nothing_but_broken_files_ends_with_one_line(everest: Shell, tmp_path: Path, workers: int) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_text("not a video")
+    config = tiny("pretrain", tmp_path, **{"data.train": tmp_path, "data.val": None, "data.workers": workers})
+    (tmp_path / "mine.yaml").write_text(config.to_yaml())
+    done = everest("pretrain", "--recipe", tmp_path / "mine.yaml")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("everest: 20 videos in a row are unreadable, the last ")
+    assert last.endswith(".mp4: Invalid data found when processing input")
+    assert "Traceback" not in done.stderr
