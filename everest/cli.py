@@ -100,7 +100,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.settings import LocalSettings
     from everest.training.distributed import processes
     from everest.training.interrupt import stop_requests
-    from everest.training.local import FolderStore, JsonLinesTracker, Trackers
+    from everest.training.local import METRICS, FolderStore, JsonLinesTracker, Trackers
     from everest.training.run import Result, run
 
     settings = LocalSettings()
@@ -111,7 +111,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
         if result is None:
             tracker: Tracker = NullTracker()
             if process.main:
-                lines = JsonLinesTracker(folder / "metrics.jsonl")
+                lines = JsonLinesTracker(folder / METRICS)
                 named = settings.tracker
                 tracker = lines if named == "none" else Trackers(lines, load_plugin("trackers", named)(config, folder))
             result = run(config, folder, FolderStore(folder / "checkpoints"), tracker, process, stop)

@@ -208,6 +208,7 @@ class KeepConfig(Section):
 
     checkpoint_steps: Positive = 500
     checkpoints: Positive = Field(2, description="newest checkpoints kept")
+    best: str | None = Field("val/top1", description="the checkpoint where this was highest is kept too; null: none")
     log_steps: Positive = 10
 
 

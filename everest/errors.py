@@ -11,6 +11,10 @@ class AgreedError(EverestError):
     """Raised by all processes of a run alike, so that the first one's message is enough."""
 
 
+class Superseded(EverestError):
+    """Another process has taken this run over; this one must not write any more."""
+
+
 class UsageError(AgreedError):
     """A setting, flag or argument that cannot be accepted; nothing has been started."""
 

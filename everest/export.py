@@ -13,7 +13,7 @@ from everest.model.classifier import Classifier
 from everest.model.registry import classifier, pretrain_model
 from everest.model.weights import load_weights
 
-_WEIGHTS, _EXPERIMENT, _CLASSES = "model.safetensors", "experiment.yaml", "classes.txt"
+WEIGHTS, EXPERIMENT, CLASSES = "model.safetensors", "experiment.yaml", "classes.txt"
 
 
 @dataclass(frozen=True)
@@ -22,24 +22,28 @@ class Exported:
     config: Experiment
     classes: tuple[str, ...]
 
+    def texts(self) -> dict[str, str]:
+        """What is beside the weights, by file name."""
+        return {EXPERIMENT: self.config.to_yaml(), CLASSES: "".join(f"{name}\n" for name in self.classes)}
+
 
 def save_model(folder: Path, exported: Exported) -> None:
     """Writes the three files, the weights last."""
-    write_text(folder / _EXPERIMENT, exported.config.to_yaml())
-    write_text(folder / _CLASSES, "".join(f"{name}\n" for name in exported.classes))
-    with whole_file(folder / _WEIGHTS) as temporary:
+    for name, text in exported.texts().items():
+        write_text(folder / name, text)
+    with whole_file(folder / WEIGHTS) as temporary:
         save_file({name: t.contiguous().cpu() for name, t in exported.model.state_dict().items()}, temporary)
 
 
 def load_model(folder: Path) -> Exported:
     """Reads an exported model, or that of a run's folder, in evaluation mode. Raises UsageError or WeightsError."""
     inner = folder / "model" if (folder / "model").is_dir() else folder
-    if not (inner / _EXPERIMENT).is_file():
-        raise UsageError(f"{folder} is no finished run and no exported model (no {_EXPERIMENT} in it)")
-    config = Experiment.load(inner / _EXPERIMENT)
-    classes = tuple((inner / _CLASSES).read_text().splitlines())
+    if not (inner / EXPERIMENT).is_file():
+        raise UsageError(f"{folder} is no finished run and no exported model (no {EXPERIMENT} in it)")
+    config = Experiment.load(inner / EXPERIMENT)
+    classes = tuple((inner / CLASSES).read_text().splitlines())
     model = pretrain_model(config) if config.stage == "pretrain" else classifier(config, len(classes))
-    report = load_weights(model, inner / _WEIGHTS)
+    report = load_weights(model, inner / WEIGHTS)
     if report.missing:
-        raise UsageError(f"{inner / _WEIGHTS} lacks {', '.join(report.missing[:3])}; it is not what {_EXPERIMENT} says")
+        raise UsageError(f"{inner / WEIGHTS} lacks {', '.join(report.missing[:3])}; it is not what {EXPERIMENT} says")
     return Exported(model.eval(), config, classes)

@@ -8,10 +8,11 @@ Outcome = Literal["finished", "failed", "interrupted"]
 
 
 class CheckpointStore(Protocol):
-    """Files by key, such as ``step-00000500/model.safetensors``.
+    """Files by key, such as ``step-00000500-1f3a9c2e/model.safetensors``, and a few pointers: short texts.
 
     A file is there whole or not at all; nothing is promised about several files together, which is why a
-    checkpoint's manifest is put last. Called from one thread of the main process.
+    checkpoint's manifest is put last. What is put, pointed and deleted takes effect in that order, perhaps later;
+    an error may be raised by a later call. Called from one thread of the main process.
     """
 
     def put(self, file: Path, key: str) -> None:
@@ -25,6 +26,12 @@ class CheckpointStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Removes ``key``, or does nothing where it is not there."""
+
+    def read(self, key: str) -> str | None:
+        """What a pointer says; None where there is none. Raises OSError."""
+
+    def point(self, key: str, text: str) -> None:
+        """Moves a pointer. Raises Superseded where another process has moved it since it was read or moved here."""
 
 
 class Tracker(Protocol):

@@ -1,13 +1,18 @@
 """The collaborators of a run on this machine: checkpoints in a folder, metrics as JSON lines."""
 
+import fcntl
 import json
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from everest.errors import Superseded
 from everest.files import publish, whole_file, write_text
 from everest.protocols import NullTracker, Outcome, Tracker
+
+METRICS = "metrics.jsonl"
 
 
 class FolderStore:
@@ -15,6 +20,7 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._seen: dict[str, str | None] = {}
 
     def put(self, file: Path, key: str) -> None:
         publish(file, self.folder / key)
@@ -33,9 +39,24 @@ class FolderStore:
         if path.parent.is_dir() and not any(path.parent.iterdir()):
             path.parent.rmdir()
 
+    def read(self, key: str) -> str | None:
+        path = self.folder / key
+        self._seen[key] = path.read_text() if path.exists() else None
+        return self._seen[key]
+
+    def point(self, key: str, text: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            expected = self._seen.get(key)
+            if self.read(key) != expected:
+                raise Superseded(f"another process continues the run in {self.folder}; this one stops")
+            write_text(self.folder / key, text)
+        self._seen[key] = text
+
 
 class JsonLinesTracker(NullTracker):
-    """One line per report in a file; a resumed run drops what is past its checkpoint, and repeats nothing."""
+    """One line per report in a file, with the time in ms; a resumed run drops what is past its checkpoint."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -51,7 +72,7 @@ class JsonLinesTracker(NullTracker):
         fresh = {key: value for key, value in values.items() if step > self._logged.get(key, -1)}
         if fresh:
             with self.file.open("a") as stream:
-                stream.write(json.dumps({"step": step, **fresh}) + "\n")
+                stream.write(json.dumps({"step": step, "time": int(time.time() * 1000), **fresh}) + "\n")
 
 
 def _record(line: str) -> dict[str, float]:

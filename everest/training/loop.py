@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
 from everest.data.loader import Batch, TrainOrder, train_loader
 from everest.errors import AgreedError, EverestError, UsageError
+from everest.export import Exported
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
@@ -57,6 +59,8 @@ class Training:
     checkpoints: Checkpoints
     tracker: Tracker
     stop: StopRequest
+    metrics_file: Path
+    classes: tuple[str, ...] = ()
     validate: Validate | None = None  # called every evaluate.every_epochs epochs
     meter: Meter = field(default_factory=Meter)
     latest: dict[str, float] = field(default_factory=dict)
@@ -105,6 +109,9 @@ class Training:
         assert self.validate
         measured = self.validate()
         self.report(measured, step)
+        best = self.config.keep.best
+        if self.process.main and best in measured:
+            self.checkpoints.mark_best(best, measured[best])
         return measured
 
     def report(self, numbers: dict[str, float], step: int) -> None:
@@ -121,7 +128,13 @@ class Training:
                 "bad": bad,
                 "processes": self.process.world,
             }
-            self.checkpoints.save(step, self.model.state_dict(), training)
+            texts = self.exported().texts()
+            if self.metrics_file.exists():
+                texts[self.metrics_file.name] = self.metrics_file.read_text()
+            self.checkpoints.save(step, self.model.state_dict(), training, texts)
+
+    def exported(self) -> Exported:
+        return Exported(self.model, self.config, self.classes)
 
     def share_bad(self) -> dict[str, str]:
         """Unreadable videos that any process has met; the first process says those that are new to it."""

@@ -6,11 +6,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import yaml
+
 from everest.config import Experiment
 from everest.data.decode import DecodeError
 from everest.data.index import VideoIndex, read_index
 from everest.errors import UsageError
-from everest.export import Exported, save_model
+from everest.export import EXPERIMENT, Exported, save_model
 from everest.figures import draw
 from everest.files import write_text
 from everest.model.autoencoder import PretrainModel
@@ -19,11 +21,12 @@ from everest.model.registry import classifier, pretrain_model
 from everest.model.weights import load_weights
 from everest.protocols import CheckpointStore, Outcome, Tracker
 from everest.seeding import seed_everything
-from everest.training.checkpoint import Checkpoints, clear_scratch
+from everest.training.checkpoint import Checkpoint, Checkpoints, clear_scratch
 from everest.training.distributed import Process
 from everest.training.evaluate import Evaluation, evaluate
 from everest.training.finetune import FinetuneLoss
 from everest.training.interrupt import Interrupted, StopRequest
+from everest.training.local import METRICS
 from everest.training.loop import Loss, Training, train
 from everest.training.pretrain import pretrain_loss
 
@@ -64,7 +67,7 @@ def run(
         claim(folder, config)
         clear_scratch(folder)
     training = _prepare(config, folder, store, tracker, process, stop, train_index, val_index)
-    checkpoint = process.share(training.checkpoints.newest() if process.main else None)
+    checkpoint = process.share(_take_over(training) if process.main else None)
     if checkpoint:
         training.restore(checkpoint)
     start = checkpoint.step if checkpoint else 0
@@ -82,6 +85,8 @@ def run(
         raise
     finally:
         tracker.finish(outcome)
+    if process.main:
+        write_text(folder / "result.json", json.dumps(asdict(result), indent=1))
     return result
 
 
@@ -101,14 +106,31 @@ def _indices(config: Experiment) -> tuple[VideoIndex, VideoIndex | None]:
 
 def claim(folder: Path, config: Experiment) -> None:
     """A folder belongs to one experiment; another must not continue it."""
-    file = folder / "experiment.yaml"
-    if not file.exists():
+    file = folder / EXPERIMENT
+    if file.exists():
+        _same_experiment(Experiment.load(file), config, str(folder))
+    else:
         write_text(file, config.to_yaml())
-        return
-    before, now = Experiment.load(file).flat(), config.flat()
+
+
+def _same_experiment(begun: Experiment, config: Experiment, where: str) -> None:
+    before, now = begun.flat(), config.flat()
     changed = [f"{n} {before[n]} -> {now[n]}" for n in now if now[n] != before[n] and not n.startswith(_FREE)]
     if changed:
-        raise UsageError(f"{folder} was begun with other settings ({'; '.join(changed)}); choose another --name")
+        raise UsageError(f"{where} was begun with other settings ({'; '.join(changed)}); choose another --name")
+
+
+def _take_over(training: Training) -> Checkpoint | None:
+    """The checkpoint to continue from; in a fresh folder it brings the numbers up to it along."""
+    checkpoint = training.checkpoints.newest()
+    if checkpoint:
+        begun = Experiment.parse(yaml.safe_load(checkpoint.texts[EXPERIMENT]))
+        _same_experiment(begun, training.config, f"{training.config.name} (checkpoint {checkpoint.name})")
+        file = training.metrics_file
+        if not file.exists() and file.name in checkpoint.texts:
+            write_text(file, checkpoint.texts[file.name])
+    training.checkpoints.take_over(checkpoint)
+    return checkpoint
 
 
 def _prepare(
@@ -141,6 +163,8 @@ def _prepare(
         checkpoints=Checkpoints(store, folder, config.keep.checkpoints),
         tracker=tracker,
         stop=stop,
+        metrics_file=folder / METRICS,
+        classes=_class_names(model, train_index),
     )
     if config.stage == "finetune" and val_index:
         training.validate = lambda: _test(training, val_index, 1, 1).metrics("val")
@@ -158,18 +182,16 @@ def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> R
     if config.stage == "finetune" and val_index:
         tested = _test(t, val_index, config.evaluate.segments, config.evaluate.crops)
         t.report(tested.metrics("test"), t.steps)
-    exported = Exported(t.model, config, _class_names(t))
+    exported = t.exported()
     result = Result(config.name, t.steps, t.latest, str(folder / "model"))
     if not t.process.main:
         return result
     save_model(folder / "model", exported)
     for picture in _draw_first_readable(exported, val_index or t.index, folder / "figures"):
         t.tracker.artifact(picture, "figures")
-    t.tracker.artifact(folder / "experiment.yaml")
+    t.tracker.artifact(folder / EXPERIMENT)
     address = t.tracker.model(folder / "model", config.name) if config.stage == "finetune" else None
-    result = replace(result, address=address)
-    write_text(folder / "result.json", json.dumps(asdict(result), indent=1))
-    return result
+    return replace(result, address=address)
 
 
 def _draw_first_readable(exported: Exported, index: VideoIndex, folder: Path) -> list[Path]:
@@ -180,11 +202,10 @@ def _draw_first_readable(exported: Exported, index: VideoIndex, folder: Path) ->
     return []
 
 
-def _class_names(training: Training) -> tuple[str, ...]:
-    if isinstance(training.model, PretrainModel):
+def _class_names(model: PretrainModel | Classifier, index: VideoIndex) -> tuple[str, ...]:
+    if isinstance(model, PretrainModel):
         return ()
-    names = training.index.classes
-    return names + tuple(str(label) for label in range(len(names), training.model.head.out_features))
+    return index.classes + tuple(str(label) for label in range(len(index.classes), model.head.out_features))
 
 
 def _describe_data(tracker: Tracker, train_index: VideoIndex, val_index: VideoIndex | None) -> None:

@@ -1,12 +1,14 @@
 """Checkpoints: whole or not there, verified, the newest good one found."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from everest.training.checkpoint import Checkpoints
+from everest.errors import Superseded
+from everest.training.checkpoint import BEST, LATEST, Checkpoints
 from everest.training.local import FolderStore
 
 
@@ -22,7 +24,12 @@ def checkpoints(store: FolderStore, tmp_path: Path) -> Checkpoints:
 
 def save(checkpoints: Checkpoints, *steps: int) -> None:
     for step in steps:
-        checkpoints.save(step, {"w": torch.full((3,), float(step))}, {"optimizer": {"lr": step}})
+        checkpoints.save(step, {"w": torch.full((3,), float(step))}, {"optimizer": {"lr": step}}, {"classes.txt": "a"})
+
+
+def folder_of(store: FolderStore, step: int) -> Path:
+    (found,) = store.folder.glob(f"step-{step:08d}-*")
+    return found
 
 
 def test_the_newest_is_found_with_all_it_held(checkpoints: Checkpoints) -> None:
@@ -37,8 +44,54 @@ def test_the_newest_is_found_with_all_it_held(checkpoints: Checkpoints) -> None:
 
 def test_only_the_last_few_are_kept(checkpoints: Checkpoints, store: FolderStore) -> None:
     save(checkpoints, 1, 2, 3, 4, 5)
-    assert {key.split("/")[0] for key in store.list()} == {"step-00000003", "step-00000004", "step-00000005"}
-    assert not (store.folder / "step-00000001").exists()
+    assert {key[:13] for key in store.list() if "/" in key} == {"step-00000003", "step-00000004", "step-00000005"}
+    assert not list(store.folder.glob("step-00000001-*"))
+
+
+def test_the_best_is_kept_beside_the_last_few(checkpoints: Checkpoints, store: FolderStore) -> None:
+    for step, top1 in enumerate([0.1, 0.6, 0.2, 0.6, 0.3, 0.4, 0.5], start=1):
+        save(checkpoints, step)
+        checkpoints.mark_best("val/top1", top1)
+    assert sorted({int(key[5:13]) for key in store.list() if "/" in key}) == [2, 5, 6, 7]
+    said = json.loads(store.read(BEST) or "")
+    assert (said["checkpoint"][:13], said["value"]) == ("step-00000002", 0.6)
+
+
+def test_a_resumed_writer_goes_on_with_the_best_of_the_one_before(
+    checkpoints: Checkpoints, store: FolderStore, tmp_path: Path
+) -> None:
+    save(checkpoints, 1)
+    checkpoints.mark_best("val/top1", 0.9)
+    resumed = Checkpoints(FolderStore(store.folder), tmp_path, keep=1)
+    resumed.take_over(resumed.newest())
+    for step in (2, 3):
+        save(resumed, step)
+        resumed.mark_best("val/top1", 0.5)
+    assert sorted({int(key[5:13]) for key in store.list() if "/" in key}) == [1, 3]
+
+
+def test_a_process_whose_run_was_taken_over_removes_and_points_to_nothing(
+    checkpoints: Checkpoints, store: FolderStore, tmp_path: Path
+) -> None:
+    checkpoints.take_over(None)
+    save(checkpoints, 1, 2)
+    second = Checkpoints(FolderStore(store.folder), tmp_path, keep=1)
+    second.take_over(second.newest())
+    save(second, 2, 3)
+    before = set(store.list())
+    with pytest.raises(Superseded, match="another process continues the run"):
+        save(checkpoints, 9)
+    assert before <= set(store.list())
+    assert json.loads(store.read(LATEST) or "")["checkpoint"].startswith("step-00000003")
+
+
+def test_a_damaged_one_does_not_count_among_those_kept(checkpoints: Checkpoints, store: FolderStore) -> None:
+    save(checkpoints, 1, 2, 3)
+    (folder_of(store, 3) / "training.pt").write_bytes(b"")
+    resumed = Checkpoints(store, checkpoints.scratch, keep=2)
+    resumed.take_over(resumed.newest())
+    save(resumed, 3)
+    assert {key[:13] for key in store.list() if "/" in key} == {"step-00000002", "step-00000003"}
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "training.pt", "manifest.json"])
@@ -47,7 +100,7 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(
     checkpoints: Checkpoints, store: FolderStore, caplog: pytest.LogCaptureFixture, file: str, damage: str
 ) -> None:
     save(checkpoints, 1, 2)
-    path = store.folder / "step-00000002" / file
+    path = folder_of(store, 2) / file
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
@@ -62,14 +115,14 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(
         assert found.step in {1, 2}  # a digit of the step's own line may still be valid
         return
     assert found.step == 1
-    said = "step-00000002 is damaged and passed over" in caplog.text
+    said = re.search(r"step-00000002-\w+ is damaged and passed over", caplog.text) is not None
     assert said is not ((file, damage) == ("manifest.json", "remove"))
 
 
 def test_one_without_its_manifest_does_not_exist(checkpoints: Checkpoints, store: FolderStore) -> None:
     """What a kill in the middle of saving leaves: files, but the manifest comes last."""
     save(checkpoints, 1, 2)
-    (store.folder / "step-00000002" / "manifest.json").unlink()
+    (folder_of(store, 2) / "manifest.json").unlink()
     found = checkpoints.newest()
     assert found is not None
     assert found.step == 1
@@ -77,7 +130,7 @@ def test_one_without_its_manifest_does_not_exist(checkpoints: Checkpoints, store
 
 def test_saving_a_step_again_replaces_it(checkpoints: Checkpoints) -> None:
     save(checkpoints, 7)
-    checkpoints.save(7, {"w": torch.zeros(3)}, {})
+    checkpoints.save(7, {"w": torch.zeros(3)}, {}, {})
     found = checkpoints.newest()
     assert found is not None
     assert found.weights["w"].tolist() == [0, 0, 0]
@@ -87,12 +140,12 @@ def test_the_manifest_holds_sizes_and_sums(checkpoints: Checkpoints, store: Fold
     from hashlib import sha256
 
     save(checkpoints, 1)
-    folder = store.folder / "step-00000001"
+    folder = folder_of(store, 1)
     files = json.loads((folder / "manifest.json").read_text())["files"]
     for name, sealed in files.items():
         content = (folder / name).read_bytes()
         assert sealed == {"bytes": len(content), "sha256": sha256(content).hexdigest()}
-    assert set(files) == {"model.safetensors", "training.pt"}
+    assert set(files) == {"model.safetensors", "training.pt", "classes.txt"}
 
 
 class FullDisk(FolderStore):
@@ -109,7 +162,7 @@ class FullDisk(FolderStore):
         super().put(file, key)
 
 
-@pytest.mark.parametrize("files", [3, 4, 5])
+@pytest.mark.parametrize("files", [4, 5, 6, 7])
 def test_a_failed_save_is_loud_and_leaves_the_one_before(tmp_path: Path, files: int) -> None:
     checkpoints = Checkpoints(FullDisk(tmp_path / "store", files), tmp_path, keep=3)
     save(checkpoints, 1)

@@ -44,9 +44,15 @@ class KillAt(NullTracker):
             raise Killed
 
 
-def start(config: Experiment, folder: Path, *extra: NullTracker, stop: StopRequest | None = None) -> Result:
+def start(
+    config: Experiment,
+    folder: Path,
+    *extra: NullTracker,
+    stop: StopRequest | None = None,
+    store: Path | None = None,
+) -> Result:
     tracker = Trackers(JsonLinesTracker(folder / "metrics.jsonl"), *extra)
-    return run(config, folder, FolderStore(folder / "checkpoints"), tracker, ALONE, stop or StopRequest())
+    return run(config, folder, FolderStore(store or folder / "checkpoints"), tracker, ALONE, stop or StopRequest())
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -56,7 +62,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def numbers(folder: Path) -> list[dict[str, Any]]:
     """What was measured, without what a clock decides."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.startswith("perf/")} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key != "time" and not key.startswith("perf/")} for line in lines
+    ]
 
 
 def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -109,7 +117,7 @@ def test_a_request_to_stop_saves_the_step_and_the_run_goes_on_from_it(synthetic:
     with pytest.raises(Interrupted, match="stopped at step 5 of 12, saved") as error:
         start(config, tmp_path / "run", AskAt(), stop=stop)
     assert error.value.exit_code == 143
-    assert (tmp_path / "run/checkpoints/step-00000005/manifest.json").exists()
+    assert list((tmp_path / "run/checkpoints").glob("step-00000005-*/manifest.json"))
     start(config, tmp_path / "run")
     start(config, tmp_path / "whole")
     assert_same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
@@ -130,9 +138,9 @@ def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_check
     folder = tmp_path / "run"
     with pytest.raises(EverestError, match=r"the loss is not finite at step 7 .*\d{5}\.mp4.*; the last checkpoint is"):
         start(tiny("pretrain", synthetic), folder)
-    kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
-    assert kept == ["step-00000003", "step-00000006"]
-    state = load_file(folder / "checkpoints/step-00000006/model.safetensors")
+    kept = sorted((folder / "checkpoints").glob("step-*"))
+    assert [path.name[:13] for path in kept] == ["step-00000003", "step-00000006"]
+    state = load_file(kept[-1] / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in state.values())
 
 
@@ -150,6 +158,34 @@ def test_too_many_unreadable_videos_end_the_run_and_a_higher_limit_continues_it(
     assert numbers(tmp_path / "run")[-1]["data/bad_videos"] == 2
 
 
+def test_a_run_goes_on_from_its_store_alone_with_all_its_numbers(synthetic: Path, tmp_path: Path) -> None:
+    """What a pod on another machine finds."""
+    config = tiny("finetune", synthetic)
+    with pytest.raises(Killed):
+        start(config, tmp_path / "run", KillAt(8, "train/loss"))
+    (tmp_path / "run/checkpoints").rename(tmp_path / "store")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "store").rename(elsewhere / "checkpoints")
+    with pytest.raises(UsageError, match=r"seed 0 -> 1.*choose another --name"):
+        start(config.override({"seed": 1}), tmp_path / "other", store=elsewhere / "checkpoints")
+    start(config, elsewhere)
+    start(config, tmp_path / "whole")
+    assert_same(weights(elsewhere), weights(tmp_path / "whole"))
+    assert numbers(elsewhere) == numbers(tmp_path / "whole")
+
+
+def test_the_best_checkpoint_is_kept_and_pointed_to(synthetic: Path, tmp_path: Path) -> None:
+    config = tiny("finetune", synthetic, **{"keep.checkpoints": 1, "optim.epochs": 6})
+    start(config, tmp_path / "run")
+    measured = {line["step"]: line["val/top1"] for line in numbers(tmp_path / "run") if "val/top1" in line}
+    best = max(measured, key=lambda step: (measured[step], -step))
+    said = json.loads((tmp_path / "run/checkpoints/best.json").read_text())
+    assert (int(said["checkpoint"][5:13]), said["value"]) == (best, measured[best])
+    kept = {int(path.name[5:13]) for path in (tmp_path / "run/checkpoints").glob("step-*")}
+    assert kept == {best, 24}
+
+
 def test_a_folder_begun_with_other_settings_is_refused_with_the_difference(synthetic: Path, tmp_path: Path) -> None:
     start(tiny("pretrain", synthetic), tmp_path / "run")
     with pytest.raises(UsageError, match=r"mask.keep_ratio 0.3 -> 0.5.*choose another --name"):
@@ -163,7 +199,8 @@ def test_another_number_of_processes_cannot_continue_a_run(synthetic: Path, tmp_
     checkpoints = Checkpoints(FolderStore(folder / "checkpoints"), folder, keep=2)
     saved = checkpoints.newest()
     assert saved is not None
-    checkpoints.save(saved.step, saved.weights, {**saved.training, "processes": 2})
+    checkpoints.take_over(saved)
+    checkpoints.save(saved.step + 1, saved.weights, {**saved.training, "processes": 2}, saved.texts)
     with pytest.raises(UsageError, match="begun with 2 processes and cannot go on with 1"):
         start(config, folder)
 
@@ -214,8 +251,11 @@ def test_the_exported_model_is_the_trained_one_with_its_class_names(synthetic: P
     start(tiny("finetune", synthetic), tmp_path / "run")
     exported = load_model(tmp_path / "run")
     assert exported.classes == read_index(synthetic / "train.csv").classes
-    newest = sorted((tmp_path / "run/checkpoints").iterdir())[-1]
+    newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
     assert_same(load_file(newest / "model.safetensors"), dict(exported.model.state_dict()))
+    checkpoint = load_model(newest)
+    assert checkpoint.classes == exported.classes
+    assert_same(dict(checkpoint.model.state_dict()), dict(exported.model.state_dict()))
 
 
 def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> None:
