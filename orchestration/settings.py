@@ -1,18 +1,79 @@
-"""Where runs are tracked: from EVEREST_* variables or .env."""
+"""Where experiments run and where their results go: from EVEREST_* variables, ``.env`` or flags."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from everest.errors import UsageError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kKMGT]i?)?$")]
+Positive = Annotated[int, Field(gt=0)]
 
 
 class PlatformSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="EVEREST_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="EVEREST_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
 
-    work: Path = Field(Path("work"), description="folder of the local MLflow's database and artifacts")
+    work: Path = Field(Path("work"), description="folder of local runs, of the local MLflow's database and artifacts")
+
+    context: str | None = Field(None, description="kubeconfig context; None: the current one")
+    namespace: Name = Field("default", description="namespace that jobs run in")
+    image: str = Field("everest:latest", min_length=1, description="of the pods; pin it by @sha256:… for the record")
+    pull_secret: Name | None = Field(None, description="Secret for pulling the image")
+    service_account: Name = Field("default", description="that pods run under; it needs no rights, gets no token")
+    nodes: Positive = Field(1, description="pods")
+    gpus: int = Field(8, ge=0, description="nvidia.com/gpu of a pod")
+    processes: Positive | None = Field(None, description="training processes of a pod; None: one a GPU, at least one")
+    cpu: Quantity = Field("32", description="cores a pod asks for")
+    memory: Quantity = Field("200Gi", description="of a pod, asked for and limit")
+    shm: Quantity = Field("32Gi", description="size of /dev/shm, counted as memory")
+    data: str | None = Field(None, description="volume of videos: pvc:NAME, or a path of the node; None: none")
+    data_mount: str = Field("/data", pattern="^/", description="where the pod finds that volume, read-only")
+    priority_class: Name | None = None
+    queue: Name | None = Field(None, description="Kueue's LocalQueue")
+    ttl_s: int = Field(7 * 86400, ge=0, description="seconds that a finished job stays to be looked at")
+    deadline_s: Positive | None = Field(None, description="seconds after which a job is ended")
+    backoff_limit: int = Field(3, ge=0, description="restarts without a new checkpoint in between")
+    grace_s: Positive = Field(300, description="seconds a pod that must go has for its last checkpoint")
+    elastic_restarts: int | None = Field(
+        None, ge=0, description="elastic policy with so many restarts: pods that live wait for the one that is replaced"
+    )
+    pod_patch: Path | None = Field(None, description="YAML file merged strategically into every pod")
+
+    s3_endpoint: str | None = Field(None, description="address of the S3 server; None: AWS")
+    s3_bucket: str | None = Field(None, description="where checkpoints go")
+    s3_prefix: str = Field("everest", pattern=r"^[\w.-]+(/[\w.-]+)*$", description="folder in the bucket")
+    s3_region: str = "us-east-1"
+    s3_secret: Name | None = Field(None, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    patience_s: Positive = Field(900, description="seconds to wait at the end for a server that is away")
+
     mlflow_uri: str | None = Field(None, description="tracking server; None: sqlite in the work folder")
-    mlflow_experiment: str = "everest"
+    mlflow_experiment: str = Field("everest", min_length=1)
+    mlflow_secret: Name | None = Field(
+        None, description="Secret with MLFLOW_TRACKING_USERNAME and …_PASSWORD or _TOKEN"
+    )
     model_alias: str = Field("candidate", description="alias that a newly registered classifier gets")
+
+    @classmethod
+    def load(cls, **flags: Any) -> "PlatformSettings":
+        """Flags before environment before ``.env``. Raises UsageError with one line that names the setting."""
+        try:
+            return cls(**flags)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+            raise UsageError(
+                f"EVEREST_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {message}"
+            ) from None
+
+    @property
+    def processes_per_pod(self) -> int:
+        return self.processes or max(1, self.gpus)
 
     @property
     def tracking_uri(self) -> str:
@@ -20,5 +81,7 @@ class PlatformSettings(BaseSettings):
 
     @property
     def artifact_location(self) -> str | None:
-        """Where a local MLflow keeps artifacts; a server decides that itself."""
-        return None if self.mlflow_uri else (self.work.resolve() / "mlflow-artifacts").as_uri()
+        """Of a new MLflow experiment: beside a local database, straight in S3, or where the server says."""
+        if not self.mlflow_uri:
+            return (self.work.resolve() / "mlflow-artifacts").as_uri()
+        return f"s3://{self.s3_bucket}/{self.s3_prefix}/mlflow" if self.s3_bucket else None

@@ -1,0 +1,128 @@
+"""Work for a server that may be away: done in order, in a thread of its own, tried until it succeeds."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_random_exponential,
+)
+
+from everest.errors import EverestError
+
+log = logging.getLogger(__name__)
+
+Operation = Callable[[], Any]
+LONGEST_WAIT_S = 10
+_SAY_EVERY_S = 15
+
+
+class Away(EverestError):
+    """A server has not answered for as long as one was willing to wait."""
+
+
+class Outbox:
+    """Operations on ``server``. Errors for which ``passes`` is true are waited out, with growing, random pauses.
+
+    Any other error stops the outbox: that operation and those behind it are not done, and ``add`` and ``flush``
+    raise it from then on. ``add`` never waits.
+    """
+
+    def __init__(self, server: str, passes: Callable[[BaseException], bool]) -> None:
+        self.server = server
+        self._operations: deque[tuple[str, Operation]] = deque()
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._failure: BaseException | None = None
+        self._away_since: float | None = None
+        self._retrying = Retrying(
+            retry=retry_if_exception(passes),
+            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S),
+            stop=stop_when_event_set(self._closing),
+            sleep=sleep_using_event(self._closing),
+            before_sleep=self._say_away,
+            reraise=True,
+        )
+        self._thread = threading.Thread(target=self._work, name=f"outbox {server}", daemon=True)
+        self._thread.start()
+
+    def add(self, operation: Operation, key: str = "") -> None:
+        """Queues an operation; ``key`` is what ``drop`` finds it by."""
+        with self._changed:
+            self._raise_failure()
+            self._operations.append((key, operation))
+            self._changed.notify_all()
+
+    def drop(self, key: str) -> list[Operation]:
+        """Takes out and returns what waits under ``key``; what is being tried at the moment stays."""
+        with self._changed:
+            begun, waiting = list(self._operations)[:1], list(self._operations)[1:]
+            self._operations = deque(begun + [entry for entry in waiting if entry[0] != key])
+            return [operation for name, operation in waiting if name == key]
+
+    def flush(self, seconds: float) -> None:
+        """Returns when all is done. Raises Away after ``seconds``, or the error that stopped the outbox."""
+        started = said = time.monotonic()
+        with self._changed:
+            while self._operations and not self._failure:
+                now = time.monotonic()
+                if now - started > seconds:
+                    raise Away(f"{self.server} has not taken what was left for it in {seconds:.0f} s")
+                if now - said > _SAY_EVERY_S:
+                    log.warning("waiting for %s: %d left, %.0f s of %.0f", self.server, len(self._operations),
+                                now - started, seconds)  # fmt: skip
+                    said = now
+                self._changed.wait(0.5)
+            self._raise_failure()
+
+    def close(self) -> None:
+        """Ends the thread; what is not done by then is left undone."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while operation := self._next():
+            try:
+                self._retrying(operation)
+            except BaseException as error:
+                with self._changed:
+                    self._failure = error
+                    self._changed.notify_all()
+                return
+            if self._away_since is not None:
+                log.info("%s answers again, after %.0f s", self.server, time.monotonic() - self._away_since)
+                self._away_since = None
+            with self._changed:
+                self._operations.popleft()
+                self._changed.notify_all()
+
+    def _next(self) -> Operation | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._operations or self._closing.is_set())
+            return None if self._closing.is_set() else self._operations[0][1]
+
+    def _say_away(self, state: RetryCallState) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+            cause = state.outcome and state.outcome.exception()
+            log.warning("%s does not answer; going on, and trying again (%s)", self.server, one_line(cause))
+
+    def _raise_failure(self) -> None:
+        if self._failure:
+            raise self._failure
+
+
+def one_line(error: object) -> str:
+    """The first line of what an error says, or its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

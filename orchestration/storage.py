@@ -1,0 +1,210 @@
+"""Checkpoints in S3: the only module that talks to it.
+
+A run's files are below ``s3://BUCKET/PREFIX/RUN/``. Uploads go on in the background, in the order they were asked for;
+pointers are moved by conditional writes, so that only one process can be a run's writer.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import boto3
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, NoCredentialsError
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from everest.errors import Superseded, UsageError
+from everest.files import whole_file
+from orchestration.outbox import LONGEST_WAIT_S, Away, Outbox, one_line
+from orchestration.settings import PlatformSettings
+
+_TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=64 * 2**20, max_concurrency=8)
+
+
+class S3Store:
+    """A CheckpointStore. ``spool`` is a folder for files that wait for their upload; None only reads."""
+
+    def __init__(self, settings: PlatformSettings, run: str, spool: Path | None = None) -> None:
+        if not settings.s3_bucket:
+            raise UsageError("EVEREST_S3_BUCKET (--s3-bucket) is not set; checkpoints of jobs are kept in S3")
+        self.settings, self.spool = settings, spool
+        self.bucket, self.prefix = settings.s3_bucket, f"{settings.s3_prefix}/{run}/"
+        self.address = f"s3://{self.bucket}/{self.prefix}"
+        self._client = s3_client(settings)
+        self._manager = create_transfer_manager(self._client, _TRANSFER)
+        self._numbers = count()
+        self._etags: dict[str, str | None] = {}
+        self._outbox = Outbox(f"S3 at {settings.s3_endpoint or 'AWS'}", _is_of_s3)
+
+    def open(self) -> None:
+        """Lists what there is and, for a writer, ends uploads that were never finished.
+
+        Raises UsageError where the server does not let one in, Away where it does not answer.
+        """
+        pages = self._client.get_paginator("list_objects_v2")
+        found = self._wait_for(lambda: list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix)))
+        self._keys = {entry["Key"].removeprefix(self.prefix) for page in found for entry in page.get("Contents", [])}
+        if self.spool:
+            self.spool.mkdir(parents=True, exist_ok=True)
+            for left in self.spool.iterdir():
+                left.unlink()
+            self._wait_for(self._abort_uploads)
+
+    def put(self, file: Path, key: str) -> None:
+        assert self.spool
+        self._drop(key)
+        waiting = file.replace(self.spool / f"{next(self._numbers):08d}")
+        self._keys.add(key)
+        self._outbox.add(_Upload(self, waiting, key), key)
+
+    def get(self, key: str, file: Path) -> None:
+        def download() -> None:
+            with whole_file(file) as temporary:
+                self._manager.download(self.bucket, self.prefix + key, str(temporary)).result()
+
+        try:
+            self._wait_for(download)
+        except FlexibleChecksumError:
+            raise OSError(f"{key} does not have the checksum it was uploaded with") from None
+
+    def list(self) -> Sequence[str]:
+        return sorted(self._keys)
+
+    def delete(self, key: str) -> None:
+        self._drop(key)
+        self._keys.discard(key)
+        self._outbox.add(lambda: self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key))
+
+    def read(self, key: str) -> str | None:
+        def fetch() -> str | None:
+            try:
+                found = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+            except self._client.exceptions.NoSuchKey:
+                self._etags[key] = None
+                return None
+            self._etags[key] = found["ETag"]
+            return str(found["Body"].read().decode())
+
+        return self._wait_for(fetch)
+
+    def point(self, key: str, text: str) -> None:
+        self._keys.add(key)
+        self._drop(key)
+        self._outbox.add(lambda: self._move(key, text), key)
+
+    def flush(self, seconds: float | None = None) -> None:
+        """Returns when all is in S3. Raises Away where it does not take it within the patience there is."""
+        self._outbox.flush(self.settings.patience_s if seconds is None else seconds)
+
+    def close(self) -> None:
+        self._outbox.close()
+        self._manager.shutdown()
+
+    def upload(self, file: Path, key: str) -> None:
+        sums = {"ChecksumAlgorithm": "SHA256"}
+        self._manager.upload(str(file), self.bucket, self.prefix + key, extra_args=sums).result()
+        file.unlink()
+
+    def _drop(self, key: str) -> None:
+        for operation in self._outbox.drop(key):
+            if isinstance(operation, _Upload):
+                operation.file.unlink()
+
+    def _move(self, key: str, text: str) -> None:
+        known = self._etags.get(key)
+        condition = {"IfMatch": known} if known else {"IfNoneMatch": "*"}
+        try:
+            moved = self._client.put_object(
+                Bucket=self.bucket,
+                Key=self.prefix + key,
+                Body=text.encode(),
+                ContentType="application/json",
+                **condition,
+            )
+            self._etags[key] = moved["ETag"]
+        except ClientError as error:
+            if _status(error) not in {404, 412}:
+                raise
+            if self.read(key) != text:  # it may be ours, and only the answer was lost
+                raise Superseded(f"another process continues the run in {self.address}; this one stops") from None
+
+    def _abort_uploads(self) -> None:
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
+        for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+    def _wait_for(self, request: Any) -> Any:
+        """Does at once what is needed at once, with patience for a server that is away."""
+        started = time.monotonic()
+        try:
+            return Retrying(
+                retry=retry_if_exception(_is_away),
+                wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S),
+                stop=stop_after_delay(self.settings.patience_s),
+                reraise=True,
+            )(request)
+        except NoCredentialsError:
+            raise UsageError(
+                "no key for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or an AWS profile (in a pod: "
+                "EVEREST_S3_SECRET)"
+            ) from None
+        except ClientError as error:
+            if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+                raise FileNotFoundError(f"{self.address} has no such file") from None
+            if _is_away(error):
+                raise Away(f"S3 bucket {self.bucket}: {one_line(error)}") from None
+            said = error.response["Error"]
+            raise UsageError(
+                f"S3 bucket {self.bucket} at {self.settings.s3_endpoint or 'AWS'}: {said['Code']}: "
+                f"{said.get('Message', '')} "
+                "(check EVEREST_S3_ENDPOINT, EVEREST_S3_BUCKET and the key of the Secret or profile)"
+            ) from None
+        except FlexibleChecksumError:
+            raise
+        except BotoCoreError as error:
+            waited = time.monotonic() - started
+            raise Away(f"{self.address} was not reached in {waited:.0f} s: {one_line(error)}") from None
+
+
+@dataclass(frozen=True)
+class _Upload:
+    store: S3Store
+    file: Path
+    key: str
+
+    def __call__(self) -> None:
+        self.store.upload(self.file, self.key)
+
+
+def s3_client(settings: PlatformSettings) -> Any:
+    """With the keys that boto3 finds: environment, profile, or the pod's role."""
+    return boto3.Session().client(
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        region_name=settings.s3_region,
+        config=Config(
+            retries={"mode": "standard", "total_max_attempts": 3},
+            connect_timeout=5,
+            read_timeout=60,
+            s3={"addressing_style": "path"} if settings.s3_endpoint else {},
+        ),
+    )
+
+
+def _is_of_s3(error: BaseException) -> bool:
+    """A writer was let in when it opened the store: whatever the server says later is waited out."""
+    return isinstance(error, BotoCoreError | ClientError)
+
+
+def _is_away(error: BaseException) -> bool:
+    if isinstance(error, ClientError):
+        return _status(error) >= 500 or _status(error) in {408, 429}
+    return isinstance(error, BotoCoreError) and not isinstance(error, NoCredentialsError | FlexibleChecksumError)
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])

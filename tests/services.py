@@ -1,0 +1,101 @@
+"""Real servers that tests talk to, and a way to cut them off."""
+
+import os
+import socket
+import socketserver
+import threading
+import time
+import uuid
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import pytest
+
+from orchestration.settings import PlatformSettings
+
+S3 = os.environ.get("EVEREST_TEST_S3", "http://127.0.0.1:7070")
+_KEYS = {"AWS_ACCESS_KEY_ID": "everest", "AWS_SECRET_ACCESS_KEY": "everest-secret"}
+BUCKET = os.environ.get("EVEREST_TEST_BUCKET", "everest")
+
+
+def answers(address: str) -> bool:
+    parts = urlsplit(address)
+    with suppress(OSError), socket.create_connection((str(parts.hostname), parts.port or 80), timeout=1):
+        return True
+    return False
+
+
+def s3_settings(patch: pytest.MonkeyPatch, endpoint: str = S3, **more: object) -> PlatformSettings:
+    """A folder of its own in the test server's bucket; skips where there is no server."""
+    if not answers(S3):
+        pytest.skip(f"no S3 server at {S3}; EVEREST_TEST_S3 names one, EVEREST_TEST_BUCKET a bucket, AWS_* the key")
+    for name, value in _KEYS.items():
+        patch.setenv(name, os.environ.get(name, value))
+    prefix = f"tests/{uuid.uuid4().hex[:12]}"
+    return PlatformSettings(s3_endpoint=endpoint, s3_bucket=BUCKET, s3_prefix=prefix, **{"patience_s": 20, **more})  # type: ignore[arg-type]
+
+
+class Link:
+    """A TCP relay to a server that can be cut, in the middle of a transfer too, and mended."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        self._target = (str(parts.hostname), parts.port or 80)
+        self._open: set[socket.socket] = set()
+        self._down = False
+        link = self
+
+        class Relay(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                link.relay(self.request)
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = True
+            allow_reuse_address = True
+
+        self._server = Server(("127.0.0.1", 0), Relay)
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.carried = 0  # bytes to the server
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def relay(self, client: socket.socket) -> None:
+        if self._down:
+            return
+        with socket.create_connection(self._target) as server:
+            self._open |= {client, server}
+            back = threading.Thread(target=self._copy, args=(server, client), daemon=True)
+            back.start()
+            self._copy(client, server, count=True)
+            back.join()
+            self._open -= {client, server}
+
+    def _copy(self, source: socket.socket, target: socket.socket, count: bool = False) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+                self.carried += len(data) if count else 0
+        for end in (source, target):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        self._down = True
+        for end in list(self._open):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._down = False
+
+    def cut_after(self, size: int, seconds: float = 30) -> None:
+        """Cuts once that many bytes more went to the server."""
+        target, deadline = self.carried + size, time.monotonic() + seconds
+        while self.carried < target:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        self.cut()
+
+    def close(self) -> None:
+        self.cut()
+        self._server.shutdown()
+        self._server.server_close()
