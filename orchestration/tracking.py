@@ -1,155 +1,290 @@
-"""Runs and models in MLflow: the only module that talks to it."""
+"""Runs in MLflow, through interruptions of the run and outages of the server."""
 
+import json
 import logging
-import subprocess
+import os
 import time
+import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
+from botocore.exceptions import BotoCoreError, ClientError
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, RunStatus
-from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunStatus, RunTag
+from mlflow.environment_variables import (
+    MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    DEADLINE_EXCEEDED,
+    INTERNAL_ERROR,
+    REQUEST_LIMIT_EXCEEDED,
+    TEMPORARILY_UNAVAILABLE,
+    ErrorCode,
+)
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
-from everest.files import write_text
-from everest.protocols import Outcome
+from everest.protocols import CheckpointStore, Outcome
+from everest.training.local import METRICS, FolderStore
+from orchestration.outbox import Away, Outbox, one_line
+from orchestration.provenance import commit
 from orchestration.settings import PlatformSettings
+from orchestration.system import PREFIX, SystemMetrics
+
+log = logging.getLogger(__name__)
+
+RUN_POINTER = "mlflow-run.json"
 
 _STATUS = {
     "finished": RunStatus.FINISHED,
     "failed": RunStatus.FAILED,
     "interrupted": RunStatus.KILLED,
 }
-_SYSTEM_METRICS_EVERY_S = 5
+_PASSING = {ErrorCode.Name(code) for code in (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, REQUEST_LIMIT_EXCEEDED,
+                                              DEADLINE_EXCEEDED)}  # fmt: skip
+_BATCH = 100  # reports sent in one request; a request takes 1000 numbers at most
+_LAST_WORDS_S = 5.0
+
+
+@dataclass
+class _Report:
+    """Numbers on their way. ``step`` None: of the machine, counted on from what MLflow has."""
+
+    values: dict[str, float]
+    step: int | None
+    time: int  # ms
 
 
 class MLflowTracker:
-    """One MLflow run per experiment, through interruptions: its id stays in the run's folder."""
+    """One MLflow run per experiment, for as often as it is continued: ``memory`` keeps its id beside the checkpoints.
 
-    def __init__(self, config: Experiment, folder: Path) -> None:
-        self.config, self.folder = config, folder
-        self.settings = connect()
+    Everything is sent in the background, in order; while the server is away it is kept. What an earlier process
+    measured and could not send is in the run's metrics file, and is sent by the next one. Nothing is sent twice.
+    """
+
+    def __init__(
+        self,
+        config: Experiment,
+        folder: Path,
+        memory: CheckpointStore,
+        settings: PlatformSettings,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config, self.folder, self.memory, self.settings = config, folder, memory, settings
+        self.tags = {"everest.run": config.name, "everest.stage": config.stage, **(tags or {})}
+        if code := commit():
+            self.tags["mlflow.source.git.commit"] = code
+        self._client = mlflow.MlflowClient()
+        self._outbox = Outbox(f"MLflow at {settings.tracking_uri}", passes)
+        self._reports: deque[_Report] = deque()
         self._logged: dict[str, int] = {}
+        self._system_step = 0
+        self._run_id = ""
 
     def start(self, parameters: Mapping[str, Any], step: int) -> None:
-        experiment = _experiment_id(self.settings)
-        mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
-        run_id = self._known_run(experiment)
-        run = mlflow.start_run(
-            run_id=run_id,
-            experiment_id=experiment,
-            run_name=None if run_id else self.config.name,
-            log_system_metrics=True,
-        )
-        self._run_id = run.info.run_id
-        self._client = mlflow.MlflowClient()
-        if run_id:
-            self._logged = {key: self._last_step(key) for key in run.data.metrics if not key.startswith("system/")}
-            return
-        write_text(self.folder / "mlflow-run", self._run_id)
-        mlflow.set_tags({"stage": self.config.stage, **_git_tags()})
-        mlflow.log_params(dict(parameters))
+        """Raises EverestError where MLflow answers that it does not want this run."""
+        said = self.memory.read(RUN_POINTER)
+        known = json.loads(said)["run"] if said else None
+        key = uuid.uuid4().hex
+        earlier = [report for report in _reports_in(self.folder / METRICS) if report.step and report.step <= step]
+
+        def begin() -> None:
+            self._begin(known, key, parameters)
+            self._reports.extendleft(reversed(earlier))
+
+        try:
+            begin()
+        except Exception as error:
+            if not passes(error):
+                raise EverestError(f"MLflow at {self.settings.tracking_uri}: {one_line(error)}") from None
+            self._outbox.add(begin)
+        self._outbox.add(self._send)
+        self._system = SystemMetrics(self._report_system)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """A resumed run repeats the steps after its checkpoint, to the same numbers; they are sent once."""
-        fresh = {key: value for key, value in values.items() if step > self._logged.get(key, -1)}
-        if fresh:
-            self._client.log_batch(self._run_id, [Metric(key, value, _now(), step) for key, value in fresh.items()])
+        self._reports.append(_Report(dict(values), step, _now()))
+        self._outbox.add(self._send)
 
     def dataset(self, name: str, source: str, digest: str, videos: int, context: str) -> None:
         address = Path(source).resolve().as_uri()
-        dataset = MetaDataset(CodeDatasetSource({"uri": address}), name=name, digest=digest)
-        mlflow.log_input(dataset, context=context, tags={"videos": str(videos)})
+        made = MetaDataset(CodeDatasetSource({"uri": address}), name=name, digest=digest).to_dict()
+        tags = [InputTag("mlflow.data.context", context), InputTag("videos", str(videos))]
+        entry = DatasetInput(Dataset(made["name"], made["digest"], made["source_type"], made["source"]), tags)
+        self._add(lambda: self._client.log_inputs(self._run_id, [entry]))
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        mlflow.log_artifact(str(path), folder or None)
+        self._add(lambda: self._client.log_artifact(self._run_id, str(path), folder or None))
 
-    def model(self, folder: Path, name: str) -> str:
-        """Logs the classifier as a pyfunc from code, registers it once per run, and moves the alias to it."""
-        known = self._client.search_model_versions(f"name='{name}' and run_id='{self._run_id}'")
-        alias = self.settings.model_alias
-        number = known[0].version if known else self._register(folder, name)
-        self._client.set_registered_model_alias(name, alias, number)
-        return f"models:/{name}@{alias}"
+    def model(self, folder: Path, name: str) -> str | None:
+        return None
 
     def finish(self, outcome: Outcome) -> None:
-        mlflow.end_run(RunStatus.to_string(_STATUS[outcome]))
-
-    def _register(self, folder: Path, name: str) -> str:
-        logged = mlflow.pyfunc.log_model(
-            name="model",
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"model": str(folder.resolve())},
-            pip_requirements=["everest-video"],
-        )
-        return str(mlflow.register_model(logged.model_uri, name).version)
-
-    def _known_run(self, experiment: str) -> str | None:
-        file = self.folder / "mlflow-run"
-        if not file.exists():
-            return None
-        run_id = file.read_text()
+        """Raises Away where a finished run's records cannot be sent for as long as the settings' patience."""
+        self._system.stop()
+        status = RunStatus.to_string(_STATUS[outcome])
+        self._add(lambda: self._client.set_terminated(self._run_id, status))
         try:
-            run = mlflow.get_run(run_id)
-        except MlflowException:
+            self._outbox.flush(self.settings.patience_s if outcome == "finished" else _LAST_WORDS_S)
+        except Away as away:
+            if outcome == "finished":
+                raise Away(f"{away}; the checkpoints are kept, the same command sends what is missing") from None
+            log.warning("%s; it is kept with the checkpoint and sent when the run is continued", away)
+        finally:
+            self._outbox.close()
+
+    def _begin(self, known: str | None, key: str, parameters: Mapping[str, Any]) -> None:
+        experiment = experiment_id(self._client, self.settings)
+        run = self._find(known, experiment) or self._created(key, experiment)
+        self._run_id = run.info.run_id
+        for metric in run.data.to_proto().metrics:
+            if metric.key.startswith(PREFIX):
+                self._system_step = max(self._system_step, metric.step + 1)
+            else:
+                self._logged[metric.key] = metric.step
+        if self._run_id != known:
+            self.memory.point(RUN_POINTER, json.dumps({"run": self._run_id, "experiment": experiment}))
+        params = [Param(name, str(value)) for name, value in parameters.items()]
+        same = {param.key for param in params if run.data.params.get(param.key) == param.value}
+        fresh = [param for param in params if param.key not in same | set(run.data.params)]
+        tags = [RunTag(name, value) for name, value in self.tags.items()]
+        self._client.log_batch(self._run_id, params=fresh, tags=tags)
+        self._client.update_run(self._run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+
+    def _find(self, known: str | None, experiment: str) -> Run | None:
+        if known is None:
             return None
-        return run_id if run.info.experiment_id == experiment and run.info.lifecycle_stage == "active" else None
+        try:
+            run = self._client.get_run(known)
+        except MlflowException as error:
+            if passes(error):
+                raise
+            return None
+        return run if run.info.experiment_id == experiment and run.info.lifecycle_stage == "active" else None
 
-    def _last_step(self, key: str) -> int:
-        return max(metric.step for metric in self._client.get_metric_history(self._run_id, key))
+    def _created(self, key: str, experiment: str) -> Run:
+        """The new run, also where it was created before and only the answer was lost."""
+        found = self._client.search_runs([experiment], f"tags.`everest.key` = '{key}'")
+        return found[0] if found else self._client.create_run(
+            experiment, tags={"everest.key": key}, run_name=self.config.name
+        )  # fmt: skip
+
+    def _report_system(self, values: dict[str, float]) -> None:
+        self._reports.append(_Report(values, None, _now()))
+        self._outbox.add(self._send)
+
+    def _send(self) -> None:
+        """Sends what is there; sent again after a lost answer, the same numbers are no second ones for MLflow."""
+        reports = list(islice(self._reports, _BATCH))
+        metrics = []
+        for report in reports:
+            if report.step is None:
+                report.step, self._system_step = self._system_step, self._system_step + 1
+            for key, value in report.values.items():
+                if report.step > self._logged.get(key, -1):
+                    metrics.append(Metric(key, value, report.time, report.step))
+        for start in range(0, len(metrics), 1000):
+            self._guarded(partial(self._client.log_batch, self._run_id, metrics[start : start + 1000]))
+        for report in reports:
+            self._reports.popleft()
+            self._logged |= {key: report.step for key in report.values if report.step is not None}
+        if reports:
+            self._outbox.add(self._send)
+
+    def _add(self, operation: Callable[[], Any]) -> None:
+        self._outbox.add(self._send)
+        self._outbox.add(lambda: self._guarded(operation))
+
+    def _guarded(self, operation: Callable[[], Any]) -> None:
+        """What MLflow does not accept is said, and does not stop the training."""
+        try:
+            operation()
+        except Exception as error:
+            if passes(error):
+                raise
+            log.error("MLflow at %s refuses a record: %s", self.settings.tracking_uri, one_line(error))  # noqa: TRY400
 
 
-def connect() -> PlatformSettings:
+class LocalMLflowTracker(MLflowTracker):
+    """For a run on this machine: registers its classifier at the end."""
+
+    def __init__(self, config: Experiment, folder: Path) -> None:
+        super().__init__(config, folder, FolderStore(folder), connect())
+
+    def model(self, folder: Path, name: str) -> str:
+        from orchestration.registry import register_folder
+
+        self._outbox.flush(self.settings.patience_s)
+        version = register_folder(folder, name, self._run_id, {})
+        alias = self.settings.model_alias
+        self._client.set_registered_model_alias(name, alias, version)
+        return f"models:/{name}@{alias}"
+
+
+def connect(settings: PlatformSettings | None = None) -> PlatformSettings:
     """Points MLflow to where the settings say."""
-    settings = PlatformSettings()
+    settings = settings or PlatformSettings.load()
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+    MLFLOW_HTTP_REQUEST_TIMEOUT.set(20)
+    if settings.s3_endpoint:
+        os.environ.setdefault("MLFLOW_S3_ENDPOINT_URL", settings.s3_endpoint)
     if not settings.mlflow_uri:
         settings.work.mkdir(parents=True, exist_ok=True)
     mlflow.set_tracking_uri(settings.tracking_uri)
     return settings
 
 
-def load_predictor(address: str) -> Callable[[str | np.ndarray], dict[str, float]]:
-    """A registered classifier, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``: video -> class probabilities."""
-    connect()
-    try:
-        model = mlflow.pyfunc.load_model(address)
-    except MlflowException as error:
-        raise UsageError(f"{address}: {error.message.splitlines()[0]}") from None
-
-    def predict(video: str | np.ndarray) -> dict[str, float]:
-        (probabilities,) = model.predict(video)
-        return dict(probabilities)
-
-    return predict
+def passes(error: BaseException) -> bool:
+    """Whether trying again later may help."""
+    if isinstance(error, MlflowException):
+        return error.error_code in _PASSING
+    return isinstance(error, BotoCoreError | ClientError | ConnectionError | TimeoutError)
 
 
-def _experiment_id(settings: PlatformSettings) -> str:
-    try:
-        found = mlflow.get_experiment_by_name(settings.mlflow_experiment)
-        if found is None:
-            return str(mlflow.create_experiment(settings.mlflow_experiment, settings.artifact_location))
-    except MlflowException as error:
-        raise EverestError(f"MLflow at {settings.tracking_uri}: {error.message.splitlines()[0]}") from None
+def experiment_id(client: Any, settings: PlatformSettings) -> str:
+    found = client.get_experiment_by_name(settings.mlflow_experiment)
+    if found is None:
+        return str(client.create_experiment(settings.mlflow_experiment, settings.artifact_location))
+    if found.lifecycle_stage != "active":
+        raise UsageError(
+            f"MLflow experiment {settings.mlflow_experiment!r} is deleted; restore it or set EVEREST_MLFLOW_EXPERIMENT"
+        )
     return str(found.experiment_id)
 
 
-def _git_tags() -> dict[str, str]:
-    """The commit of the code that runs, where it runs from a checkout."""
-    home = Path(__file__).parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=home, capture_output=True, text=True, check=False)
-    if commit.returncode:
-        return {}
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=home, capture_output=True, text=True, check=False)
-    return {"mlflow.source.git.commit": commit.stdout.strip(), "git.dirty": str(bool(changed.stdout.strip())).lower()}
+def progress_of(settings: PlatformSettings, runs: list[str]) -> dict[str, tuple[int, float]]:
+    """Last step and loss of each of these runs that MLflow knows. Raises MlflowException."""
+    connect(settings)
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(settings.mlflow_experiment)
+    names = ", ".join(f"'{run}'" for run in runs)
+    found: dict[str, tuple[int, float]] = {}
+    if experiment and runs:
+        for run in client.search_runs([experiment.experiment_id], f"tags.`everest.run` IN ({names})"):
+            for metric in run.data.to_proto().metrics:
+                if metric.key == "train/loss":
+                    found.setdefault(run.data.tags["everest.run"], (metric.step, metric.value))
+    return found
+
+
+def _reports_in(file: Path) -> list[_Report]:
+    if not file.exists():
+        return []
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [_Report(line, line.pop("step"), line.pop("time")) for line in lines]
 
 
 def _now() -> int:

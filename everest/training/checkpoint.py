@@ -87,14 +87,22 @@ class Checkpoints:
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose every sum is right; damaged ones are passed over, and that is said."""
+        with self._folder() as folder:
+            name = self.fetch_newest(folder)
+            return _read(name, folder) if name else None
+
+    def fetch_newest(self, folder: Path) -> str | None:
+        """Copies the newest checkpoint that verifies to ``folder``, and returns its name."""
         for name in sorted(self._complete(), reverse=True):
             try:
-                with self._folder() as folder:
-                    self.fetch(name, folder)
-                    return _read(name, folder)
+                self.fetch(name, folder)
             except (OSError, ValueError, KeyError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", name, error)
                 self._damaged.add(name)
+                for file in folder.iterdir():
+                    file.unlink()
+            else:
+                return name
         return None
 
     def fetch(self, name: str, folder: Path) -> None:

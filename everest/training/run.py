@@ -74,6 +74,7 @@ def run(
     if process.main:
         log.info("%s %s: %s", config.name, f"continues at step {start}" if start else "starts", _summary(training))
     tracker.start(config.flat(), start)
+    tracker.artifact(folder / EXPERIMENT)
     outcome: Outcome = "failed"
     try:
         _describe_data(tracker, train_index, val_index)
@@ -189,7 +190,6 @@ def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> R
     save_model(folder / "model", exported)
     for picture in _draw_first_readable(exported, val_index or t.index, folder / "figures"):
         t.tracker.artifact(picture, "figures")
-    t.tracker.artifact(folder / EXPERIMENT)
     address = t.tracker.model(folder / "model", config.name) if config.stage == "finetune" else None
     return replace(result, address=address)
 

@@ -1,0 +1,177 @@
+"""Classifiers in the MLflow registry: from a folder of this machine, or from a run's checkpoints in S3."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from everest.config import Experiment
+from everest.errors import EverestError, UsageError
+from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
+from everest.files import sha256
+from everest.training.checkpoint import BEST, Checkpoints
+from orchestration.outbox import one_line
+from orchestration.settings import PlatformSettings
+from orchestration.storage import S3Store
+from orchestration.tracking import RUN_POINTER, connect
+
+_SHA256 = "everest.sha256"
+_METRIC = "metric."
+
+
+@dataclass(frozen=True)
+class Registered:
+    name: str
+    version: int
+    alias: str | None  # None: another version keeps it
+    said: str
+
+    @property
+    def address(self) -> str:
+        return f"models:/{self.name}@{self.alias}" if self.alias else f"models:/{self.name}/{self.version}"
+
+
+def register(
+    settings: PlatformSettings, run: str, name: str | None, alias: str, promote_if: str | None, best: bool
+) -> Registered:
+    """Pulls a run's newest (or best) checkpoint that verifies from S3 and makes a model version of it, once.
+
+    With ``promote_if`` the alias moves only where that metric is better than that of the version which holds it:
+    higher, or lower for a loss. Raises UsageError where there is nothing to register, EverestError where the
+    checkpoint is damaged or MLflow refuses.
+    """
+    connect(settings)
+    store = S3Store(settings, run)
+    try:
+        with tempfile.TemporaryDirectory(prefix="everest-register-") as scratch:
+            store.open()
+            checkpoint = _fetch(store, Path(scratch) / "checkpoint", best)
+            folder = _exported(Path(scratch) / "checkpoint", Path(scratch) / "model")
+            said = store.read(RUN_POINTER)
+            if said is None:
+                raise UsageError(f"{store.address} has no {RUN_POINTER}: the run never reached MLflow")
+            return _register(settings, folder, name or run, f"{store.address}{checkpoint}", json.loads(said)["run"],
+                             alias, promote_if)  # fmt: skip
+    except MlflowException as error:
+        raise EverestError(f"MLflow at {settings.tracking_uri}: {one_line(error)}") from None
+    finally:
+        store.close()
+
+
+def register_folder(folder: Path, name: str, run_id: str, tags: Mapping[str, str]) -> int:
+    """A version for the exported classifier in ``folder``, without a pickle; the one there is, if it has been made."""
+    client = mlflow.MlflowClient()
+    digest = sha256(folder / WEIGHTS)
+    for known in client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
+        if known.tags.get(_SHA256) == digest:
+            return int(known.version)
+    experiment = client.get_run(run_id).info.experiment_id
+    logged = Model.log(
+        artifact_path=None,
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
+        model_id=client.create_logged_model(experiment, name="model", source_run_id=run_id).model_id,
+        python_model=str(Path(__file__).with_name("pyfunc.py")),
+        artifacts={"model": str(folder.resolve())},
+        pip_requirements=["everest-video"],
+    )
+    made = mlflow.register_model(logged.model_uri, name, tags={_SHA256: digest, **tags})
+    return int(made.version)
+
+
+def _fetch(store: S3Store, folder: Path, best: bool) -> str:
+    folder.mkdir()
+    checkpoints = Checkpoints(store, folder.parent, keep=1)
+    if not best:
+        newest = checkpoints.fetch_newest(folder)
+        if newest is None:
+            raise UsageError(f"{store.address} holds no checkpoint that verifies (EVEREST_S3_PREFIX, the run's name)")
+        return newest
+    said = store.read(BEST)
+    if said is None:
+        raise UsageError(f"{store.address} has no best checkpoint; its experiment's keep.best was never measured")
+    name = str(json.loads(said)["checkpoint"])
+    try:
+        checkpoints.fetch(name, folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise EverestError(f"{store.address}{name} is damaged: {error}") from None
+    return name
+
+
+def _exported(checkpoint: Path, folder: Path) -> Path:
+    """The model of a checkpoint without its training state, after loading it once."""
+    if Experiment.load(checkpoint / EXPERIMENT).stage == "pretrain":
+        raise UsageError("the run is a pre-training; fine-tune from it (--init work/RUN) and register that")
+    load_model(checkpoint)
+    folder.mkdir()
+    for file in (EXPERIMENT, CLASSES, WEIGHTS):
+        shutil.move(checkpoint / file, folder / file)
+    return folder
+
+
+def _register(
+    settings: PlatformSettings, folder: Path, name: str, address: str, run_id: str, alias: str, promote_if: str | None
+) -> Registered:
+    client = mlflow.MlflowClient()
+    run = client.get_run(run_id)
+    tags = {"everest.run": run.info.run_name, "everest.address": address, **_datasets(run)}
+    tags |= {
+        _METRIC + key: f"{value:.6g}" for key, value in run.data.metrics.items() if key.startswith(("val/", "test/"))
+    }
+    metric = _metric(promote_if, tags) if promote_if else None
+    version = register_folder(folder, name, run_id, tags)
+    holder = client.get_registered_model(name).aliases.get(alias)
+    if metric and holder is not None and int(holder) != version:
+        theirs = client.get_model_version(name, holder).tags.get(_METRIC + metric)
+        if theirs is None:
+            return Registered(
+                name, version, None, f"version {holder} keeps {alias!r}: it has no {metric} to compare with"
+            )
+        ours, lower = float(tags[_METRIC + metric]), "loss" in metric
+        if not (ours < float(theirs) if lower else ours > float(theirs)):
+            return Registered(
+                name, version, None, f"version {holder} keeps {alias!r}: {metric} {theirs} against {ours:g}"
+            )
+    client.set_registered_model_alias(name, alias, version)
+    return Registered(name, version, alias, f"version {version} is {alias!r}")
+
+
+def _metric(wanted: str, tags: Mapping[str, str]) -> str:
+    """``top1`` is ``test/top1`` where the run was tested, else ``val/top1``."""
+    for metric in (wanted, f"test/{wanted}", f"val/{wanted}"):
+        if _METRIC + metric in tags:
+            return metric
+    known = ", ".join(key.removeprefix(_METRIC) for key in tags if key.startswith(_METRIC)) or "none yet"
+    raise UsageError(f"--promote-if {wanted}: the run has no such metric; it has: {known}")
+
+
+def _datasets(run: Run) -> dict[str, Any]:
+    entries = run.inputs.dataset_inputs if run.inputs else []
+    return {
+        f"everest.dataset.{next((tag.value for tag in entry.tags if tag.key == 'mlflow.data.context'), 'data')}":
+        f"{entry.dataset.name} {entry.dataset.digest}"
+        for entry in entries
+    }  # fmt: skip
+
+
+def load_predictor(address: str) -> Any:
+    """A registered classifier, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``: video -> class probabilities."""
+    connect()
+    try:
+        model = mlflow.pyfunc.load_model(address)
+    except MlflowException as error:
+        raise UsageError(f"{address}: {one_line(error)}") from None
+
+    def predict(video: Any) -> dict[str, float]:
+        (probabilities,) = model.predict(video)
+        return dict(probabilities)
+
+    return predict
