@@ -12,8 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import yaml
-
+from everest.arguments import overrides
 from everest.config import DataConfig, Experiment
 from everest.errors import AgreedError, EverestError, UsageError
 
@@ -86,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace, rest: list[str]) -> None:
-    config = _experiment(options.recipe, options.stage, _overrides(rest))
+    config = _experiment(options.recipe, options.stage, overrides(rest))
     if options.print_config:
         print(config.to_yaml(), end="")
         return
@@ -138,33 +137,13 @@ def _print_result(result: Any, folder: Path) -> None:
         print(f"{'registered':24} {result.address}")
 
 
-def _experiment(recipe: str | None, stage: Literal["pretrain", "finetune"], overrides: dict[str, Any]) -> Experiment:
+def _experiment(recipe: str | None, stage: Literal["pretrain", "finetune"], changes: dict[str, Any]) -> Experiment:
     if recipe is None:
-        return Experiment().override({"stage": stage, **overrides})
-    config = Experiment.load(recipe).override(overrides)
+        return Experiment().override({"stage": stage, **changes})
+    config = Experiment.load(recipe).override(changes)
     if config.stage != stage:
         raise UsageError(f"recipe {recipe} is for everest {config.stage}, not everest {stage}")
     return config
-
-
-def _overrides(rest: list[str]) -> dict[str, Any]:
-    """``--a.b value`` or ``--a.b=value`` -> name and value; ``[0.9, 0.95]`` is a list, ``null`` no value."""
-    overrides: dict[str, Any] = {}
-    words = iter(rest)
-    for word in words:
-        if not word.startswith("--"):
-            raise UsageError(f"unexpected argument {word!r}; settings are given as --dotted.name value")
-        name, equals, value = word[2:].partition("=")
-        text = value if equals else next(words, None)
-        if text is None:
-            raise UsageError(f"--{name} needs a value")
-        overrides[name] = None if text.lower() in {"null", "none"} else text
-        if text.startswith("["):
-            try:
-                overrides[name] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise UsageError(f"--{name} {text}: not a list like [0.9, 0.95]") from None
-    return overrides
 
 
 def _nothing_left(rest: list[str]) -> None:
@@ -173,7 +152,7 @@ def _nothing_left(rest: list[str]) -> None:
 
 
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
-    overrides = _overrides(rest)
+    changes = overrides(rest)
     from everest.data.index import read_index
     from everest.export import load_model
     from everest.model.classifier import Classifier
@@ -185,7 +164,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     exported = load_model(options.model)
     if not isinstance(exported.model, Classifier):
         raise UsageError(f"{options.model} is a pre-trained autoencoder; only a fine-tuned classifier can be tested")
-    config = exported.config.override(overrides)
+    config = exported.config.override(changes)
     if config.model != exported.config.model or config.classify != exported.config.classify:
         raise UsageError("the settings of the trained model itself (model.*, classify.*) cannot be changed now")
     if config.data.val is None:

@@ -18,10 +18,11 @@ from everest.errors import EverestError, UsageError
 from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
 from everest.files import sha256
 from everest.training.checkpoint import BEST, Checkpoints
+from everest.training.local import FolderStore
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store
-from orchestration.tracking import RUN_POINTER, connect
+from orchestration.tracking import RUN_POINTER, MLflowTracker, connect
 
 _SHA256 = "everest.sha256"
 _METRIC = "metric."
@@ -160,6 +161,19 @@ def _datasets(run: Run) -> dict[str, Any]:
         f"{entry.dataset.name} {entry.dataset.digest}"
         for entry in entries
     }  # fmt: skip
+
+
+class RegisteringTracker(MLflowTracker):
+    """For a run on this machine: makes a version of its classifier at the end."""
+
+    def __init__(self, config: Experiment, folder: Path) -> None:
+        super().__init__(config, folder, FolderStore(folder), connect())
+
+    def model(self, folder: Path, name: str) -> str:
+        self.flush()
+        version = register_folder(folder, name, self.run_id, {})
+        self.client.set_registered_model_alias(name, self.settings.model_alias, version)
+        return f"models:/{name}@{self.settings.model_alias}"
 
 
 def load_predictor(address: str) -> Any:

@@ -96,9 +96,9 @@ class S3Store:
         self._drop(key)
         self._outbox.add(lambda: self._move(key, text), key)
 
-    def flush(self, seconds: float | None = None) -> None:
-        """Returns when all is in S3. Raises Away where it does not take it within the patience there is."""
-        self._outbox.flush(self.settings.patience_s if seconds is None else seconds)
+    def flush(self, seconds: float) -> None:
+        """Returns when all is in S3. Raises Away where that takes longer, or Superseded."""
+        self._outbox.flush(seconds)
 
     def close(self) -> None:
         self._outbox.close()

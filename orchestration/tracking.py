@@ -35,7 +35,7 @@ from mlflow.protos.databricks_pb2 import (
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.protocols import CheckpointStore, Outcome
-from everest.training.local import METRICS, FolderStore
+from everest.training.local import METRICS
 from orchestration.outbox import Away, Outbox, one_line
 from orchestration.provenance import commit
 from orchestration.settings import PlatformSettings
@@ -84,12 +84,12 @@ class MLflowTracker:
         self.tags = {"everest.run": config.name, "everest.stage": config.stage, **(tags or {})}
         if code := commit():
             self.tags["mlflow.source.git.commit"] = code
-        self._client = mlflow.MlflowClient()
+        self.client = mlflow.MlflowClient()
         self._outbox = Outbox(f"MLflow at {settings.tracking_uri}", passes)
         self._reports: deque[_Report] = deque()
         self._logged: dict[str, int] = {}
         self._system_step = 0
-        self._run_id = ""
+        self.run_id = ""
 
     def start(self, parameters: Mapping[str, Any], step: int) -> None:
         """Raises EverestError where MLflow answers that it does not want this run."""
@@ -121,19 +121,24 @@ class MLflowTracker:
         made = MetaDataset(CodeDatasetSource({"uri": address}), name=name, digest=digest).to_dict()
         tags = [InputTag("mlflow.data.context", context), InputTag("videos", str(videos))]
         entry = DatasetInput(Dataset(made["name"], made["digest"], made["source_type"], made["source"]), tags)
-        self._add(lambda: self._client.log_inputs(self._run_id, [entry]))
+        self._add(lambda: self.client.log_inputs(self.run_id, [entry]))
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        self._add(lambda: self._client.log_artifact(self._run_id, str(path), folder or None))
+        self._add(lambda: self.client.log_artifact(self.run_id, str(path), folder or None))
 
     def model(self, folder: Path, name: str) -> str | None:
+        """None: of a job's model, a version is made by ``everest-jobs register``."""
         return None
+
+    def flush(self) -> None:
+        """Returns when MLflow has everything. Raises Away."""
+        self._outbox.flush(self.settings.patience_s)
 
     def finish(self, outcome: Outcome) -> None:
         """Raises Away where a finished run's records cannot be sent for as long as the settings' patience."""
         self._system.stop()
         status = RunStatus.to_string(_STATUS[outcome])
-        self._add(lambda: self._client.set_terminated(self._run_id, status))
+        self._add(lambda: self.client.set_terminated(self.run_id, status))
         try:
             self._outbox.flush(self.settings.patience_s if outcome == "finished" else _LAST_WORDS_S)
         except Away as away:
@@ -144,28 +149,28 @@ class MLflowTracker:
             self._outbox.close()
 
     def _begin(self, known: str | None, key: str, parameters: Mapping[str, Any]) -> None:
-        experiment = experiment_id(self._client, self.settings)
+        experiment = experiment_id(self.client, self.settings)
         run = self._find(known, experiment) or self._created(key, experiment)
-        self._run_id = run.info.run_id
+        self.run_id = run.info.run_id
         for metric in run.data.to_proto().metrics:
             if metric.key.startswith(PREFIX):
                 self._system_step = max(self._system_step, metric.step + 1)
             else:
                 self._logged[metric.key] = metric.step
-        if self._run_id != known:
-            self.memory.point(RUN_POINTER, json.dumps({"run": self._run_id, "experiment": experiment}))
+        if self.run_id != known:
+            self.memory.point(RUN_POINTER, json.dumps({"run": self.run_id, "experiment": experiment}))
         params = [Param(name, str(value)) for name, value in parameters.items()]
         same = {param.key for param in params if run.data.params.get(param.key) == param.value}
         fresh = [param for param in params if param.key not in same | set(run.data.params)]
         tags = [RunTag(name, value) for name, value in self.tags.items()]
-        self._client.log_batch(self._run_id, params=fresh, tags=tags)
-        self._client.update_run(self._run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        self.client.log_batch(self.run_id, params=fresh, tags=tags)
+        self.client.update_run(self.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
 
     def _find(self, known: str | None, experiment: str) -> Run | None:
         if known is None:
             return None
         try:
-            run = self._client.get_run(known)
+            run = self.client.get_run(known)
         except MlflowException as error:
             if passes(error):
                 raise
@@ -174,8 +179,8 @@ class MLflowTracker:
 
     def _created(self, key: str, experiment: str) -> Run:
         """The new run, also where it was created before and only the answer was lost."""
-        found = self._client.search_runs([experiment], f"tags.`everest.key` = '{key}'")
-        return found[0] if found else self._client.create_run(
+        found = self.client.search_runs([experiment], f"tags.`everest.key` = '{key}'")
+        return found[0] if found else self.client.create_run(
             experiment, tags={"everest.key": key}, run_name=self.config.name
         )  # fmt: skip
 
@@ -194,7 +199,7 @@ class MLflowTracker:
                 if report.step > self._logged.get(key, -1):
                     metrics.append(Metric(key, value, report.time, report.step))
         for start in range(0, len(metrics), 1000):
-            self._guarded(partial(self._client.log_batch, self._run_id, metrics[start : start + 1000]))
+            self._guarded(partial(self.client.log_batch, self.run_id, metrics[start : start + 1000]))
         for report in reports:
             self._reports.popleft()
             self._logged |= {key: report.step for key in report.values if report.step is not None}
@@ -213,22 +218,6 @@ class MLflowTracker:
             if passes(error):
                 raise
             log.error("MLflow at %s refuses a record: %s", self.settings.tracking_uri, one_line(error))  # noqa: TRY400
-
-
-class LocalMLflowTracker(MLflowTracker):
-    """For a run on this machine: registers its classifier at the end."""
-
-    def __init__(self, config: Experiment, folder: Path) -> None:
-        super().__init__(config, folder, FolderStore(folder), connect())
-
-    def model(self, folder: Path, name: str) -> str:
-        from orchestration.registry import register_folder
-
-        self._outbox.flush(self.settings.patience_s)
-        version = register_folder(folder, name, self._run_id, {})
-        alias = self.settings.model_alias
-        self._client.set_registered_model_alias(name, alias, version)
-        return f"models:/{name}@{alias}"
 
 
 def connect(settings: PlatformSettings | None = None) -> PlatformSettings:

@@ -109,12 +109,13 @@ def claim(folder: Path, config: Experiment) -> None:
     """A folder belongs to one experiment; another must not continue it."""
     file = folder / EXPERIMENT
     if file.exists():
-        _same_experiment(Experiment.load(file), config, str(folder))
+        same_experiment(Experiment.load(file), config, str(folder))
     else:
         write_text(file, config.to_yaml())
 
 
-def _same_experiment(begun: Experiment, config: Experiment, where: str) -> None:
+def same_experiment(begun: Experiment, config: Experiment, where: str) -> None:
+    """Raises UsageError with the difference."""
     before, now = begun.flat(), config.flat()
     changed = [f"{n} {before[n]} -> {now[n]}" for n in now if now[n] != before[n] and not n.startswith(_FREE)]
     if changed:
@@ -126,7 +127,7 @@ def _take_over(training: Training) -> Checkpoint | None:
     checkpoint = training.checkpoints.newest()
     if checkpoint:
         begun = Experiment.parse(yaml.safe_load(checkpoint.texts[EXPERIMENT]))
-        _same_experiment(begun, training.config, f"{training.config.name} (checkpoint {checkpoint.name})")
+        same_experiment(begun, training.config, f"{training.config.name} (checkpoint {checkpoint.name})")
         file = training.metrics_file
         if not file.exists() and file.name in checkpoint.texts:
             write_text(file, checkpoint.texts[file.name])

@@ -69,7 +69,7 @@ def test_nothing_waits_for_a_server_that_is_away_and_only_what_is_wanted_is_uplo
     """Ten checkpoints are saved meanwhile: those no longer kept never leave this machine, nor fill its disk."""
     checkpoints = Checkpoints(store, tmp_path, keep=2)
     checkpoints.take_over(None)
-    store.flush()
+    store.flush(20)
     link.cut()
     started = time.monotonic()
     for step in range(1, 11):
@@ -102,7 +102,7 @@ def test_a_killed_writer_leaves_no_half_checkpoint_and_no_unfinished_upload(
     checkpoints = Checkpoints(store, tmp_path, keep=3)
     checkpoints.take_over(None)
     checkpoints.save(1, {"w": torch.ones(1)}, {}, {})
-    store.flush()
+    store.flush(20)
     checkpoints.save(2, {"w": torch.rand(40 * MB)}, {}, {})
     link.cut_after(80 * MB)
     store.close()
@@ -124,12 +124,12 @@ def test_a_killed_writer_leaves_no_half_checkpoint_and_no_unfinished_upload(
 def test_a_pointer_whose_answer_was_lost_is_recognised_as_ones_own(store: S3Store) -> None:
     """The write arrived, the answer did not: trying again finds the precondition broken by oneself."""
     store.point("latest", "1")
-    store.flush()
+    store.flush(20)
     store._client.put_object(Bucket=store.bucket, Key=store.prefix + "latest", Body=b"2")  # as the lost attempt did
     store.point("latest", "2")
-    store.flush()
+    store.flush(20)
     store.point("latest", "3")
-    store.flush()
+    store.flush(20)
     assert store.read("latest") == "3"
 
 

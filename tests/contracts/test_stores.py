@@ -24,7 +24,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
     def open_s3() -> S3Store:
         for before in stores:
-            before.flush()
+            before.flush(20)
         stores.append(S3Store(settings, "run", tmp_path / f"spool{len(stores)}"))
         stores[-1].open()
         return stores[-1]
@@ -36,7 +36,7 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 def settle(store: CheckpointStore) -> None:
     if isinstance(store, S3Store):
-        store.flush()
+        store.flush(20)
 
 
 def written(tmp_path: Path, content: bytes) -> Path:

@@ -27,14 +27,15 @@ def tracked(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("EVEREST_WORK", str(work))
         import mlflow
 
-        from orchestration import system, tracking
+        from orchestration import system
+        from orchestration.registry import RegisteringTracker
 
         patch.setattr(system, "EVERY_S", 0.2)
         config = tiny("finetune", synthetic)
         folder = work / config.name
 
         def go(*extra: Any) -> Result:
-            tracker = Trackers(tracking.LocalMLflowTracker(config, folder), *extra)
+            tracker = Trackers(RegisteringTracker(config, folder), *extra)
             return run(config, folder, FolderStore(folder / "checkpoints"), tracker, ALONE, StopRequest())
 
         with pytest.raises(Killed):

@@ -1,0 +1,60 @@
+"""What a cluster, or its absence, answers: in one line for a person."""
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import urllib3
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config import ConfigException
+
+from everest.errors import EverestError, UsageError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def answered(call: Callable[P, T]) -> Callable[P, T]:
+    """Errors of a call to the cluster become EverestErrors."""
+
+    @wraps(call)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(*args, **kwargs)
+        except (RuntimeError, ApiException, ConfigException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise said(error) from None
+
+    return wrapped
+
+
+def said(error: BaseException) -> EverestError:
+    """One line for what the client library or the API server said."""
+    causes = []
+    cause: BaseException | None = error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for cause in causes:
+        if isinstance(cause, EverestError):
+            return cause
+        if isinstance(cause, ConfigException):
+            return UsageError(f"no cluster: {' '.join(str(cause).split())} (KUBECONFIG, EVEREST_CONTEXT)")
+        if isinstance(cause, ApiException):
+            return _api_said(cause)
+        if isinstance(cause, urllib3.exceptions.HTTPError | OSError):
+            return EverestError(f"the cluster does not answer: {' '.join(str(cause).split())[:300]} (KUBECONFIG)")
+    raise error
+
+
+def _api_said(error: ApiException) -> EverestError:
+    body = str(error.body)
+    message = (re.search(r'"message":"((?:[^"\\]|\\.)*)"', body) or ["", body])[1].replace('\\"', '"')
+    message = " ".join(message.split())[:600]
+    if error.status == 404 and "page not found" in body:
+        return EverestError("the cluster knows no PyTorchJobs; its training operator (Kubeflow) is not installed")
+    if error.status == 401:
+        return EverestError("the cluster does not know who you are; renew the login of this kubeconfig context")
+    if error.status == 403:
+        return EverestError(f"the cluster does not allow it: {message}")
+    return EverestError(f"the cluster refuses ({error.status}): {message or error.reason}")

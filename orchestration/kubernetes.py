@@ -1,0 +1,232 @@
+"""Jobs as PyTorchJobs of a cluster: the only module that talks to Kubernetes."""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from kubeflow.training import TrainingClient
+from kubernetes import client as k8s
+from kubernetes.client.exceptions import ApiException
+
+from everest.errors import EverestError
+from orchestration.answers import answered
+from orchestration.diagnosis import Capacity, Diagnosis, diagnose
+from orchestration.job import ENDED, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.logs import PodLogs
+from orchestration.manifest import CONTAINER, LABELS, manifest, to_yaml
+from orchestration.settings import PlatformSettings
+
+_JOBS = ("kubeflow.org", "v1")
+_JOB_LABEL = "training.kubeflow.org/job-name"
+_GPU = "nvidia.com/gpu"
+_STATES: dict[str, State] = {
+    "Created": "pending",
+    "Running": "running",
+    "Restarting": "restarting",
+    "Suspended": "suspended",
+    "Succeeded": "succeeded",
+    "Failed": "failed",
+}
+_GONE_S = 60
+
+
+class KubernetesLauncher:
+    @answered
+    def __init__(self, settings: PlatformSettings) -> None:
+        self.settings, self.namespace = settings, settings.namespace
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
+        self._training = TrainingClient(context=settings.context, namespace=settings.namespace)
+        self._core = self._training.core_api
+        self._custom = self._training.custom_api
+
+    def dry_run(self, spec: JobSpec) -> str:
+        return to_yaml(*manifest(spec, self.settings))
+
+    @answered
+    def submit(self, spec: JobSpec) -> None:
+        job, config = manifest(spec, self.settings)
+        self._make_room(spec.name)
+        self._training.create_job(job)
+        try:
+            made = self._job(spec.name)["metadata"]
+            config.metadata.owner_references = [
+                k8s.V1OwnerReference("kubeflow.org/v1", kind="PyTorchJob", name=spec.name, uid=made["uid"])
+            ]
+            self._core.create_namespaced_config_map(self.namespace, config)
+        except BaseException:
+            self._delete(spec.name)
+            raise
+
+    @answered
+    def status(self, name: str) -> JobStatus:
+        return self._status(self._job(name))
+
+    @answered
+    def list(self) -> Sequence[JobStatus]:
+        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
+        jobs = self._custom.list_namespaced_custom_object(
+            *_JOBS, self.namespace, "pytorchjobs", label_selector=selector
+        )
+        return sorted(map(self._status, jobs["items"]), key=lambda status: status.created, reverse=True)
+
+    @answered
+    def cancel(self, name: str) -> None:
+        self._job(name)
+        self._delete(name)
+
+    def logs(self, name: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
+        replicas = self._job(name)["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"]
+        pods = [f"{name}-worker-{index}" for index in range(replicas)]
+        logs = PodLogs(self._core, self.namespace, CONTAINER, lambda: not follow or self._ended(name))
+        for line in logs.lines(pods, follow):
+            if rank is None or line.startswith(f"[rank {rank}]"):
+                yield line
+
+    @answered
+    def last_line(self, name: str) -> str:
+        """What the first process said last; empty before it said anything."""
+        with suppress(ApiException):
+            said = self._core.read_namespaced_pod_log(
+                f"{name}-worker-0", self.namespace, container=CONTAINER, tail_lines=20
+            )
+            lines = [line for line in said.splitlines() if line.startswith("[rank 0]")]
+            return lines[-1].removeprefix("[rank 0]").strip() if lines else ""
+        return ""
+
+    @answered
+    def last_lines(self, name: str, count: int) -> Sequence[str]:
+        """The end of the log of the pod that failed, or of the first."""
+        pods = self._pods(name)
+        failed = [pod for pod in pods if pod.status.phase == "Failed"] or pods
+        if not failed:
+            return []
+        said = self._core.read_namespaced_pod_log(
+            failed[0].metadata.name, self.namespace, container=CONTAINER, tail_lines=count
+        )
+        return str(said).splitlines()
+
+    def _ended(self, name: str) -> bool:
+        try:
+            return self._state(self._job(name)) in ENDED
+        except UnknownJobError:
+            return True
+
+    def _status(self, job: Any) -> JobStatus:
+        name, state = job["metadata"]["name"], self._state(job)
+        pods = self._pods(name)
+        created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+        found = self._hindrance(name, pods, created) if state in {"pending", "restarting"} else None
+        failed = [end for pod in pods if (end := _termination(pod)) and end.exit_code]
+        reason = found.reason if found else ""
+        if state == "failed":
+            reason = _last_condition(job)["message"]
+            if failed:
+                reason = f"a pod ended with exit code {failed[0].exit_code} ({failed[0].reason})"
+        if state == "suspended":
+            reason = f"waits in the queue {self.settings.queue}" if self.settings.queue else "suspended"
+        running = [each for pod in pods for each in pod.status.container_statuses or [] if each.image_id]
+        return JobStatus(
+            name=name,
+            state=state,
+            created=created.astimezone(UTC),
+            reason=reason,
+            hopeless=bool(found and found.hopeless),
+            nodes=tuple(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name})),
+            exit_code=failed[0].exit_code if failed and state == "failed" else None,
+            image=running[0].image_id if running else "",
+        )
+
+    def _hindrance(self, name: str, pods: Sequence[Any], created: datetime) -> Diagnosis | None:
+        events = self._core.list_namespaced_event(self.namespace).items
+        ours = re.compile(rf"{re.escape(name)}(-worker-\d+)?")
+        mine = [
+            event
+            for event in events
+            if ours.fullmatch(event.involved_object.name) and (event.last_timestamp or event.event_time) >= created
+        ]
+        return diagnose(pods, mine, self._capacity())
+
+    def _capacity(self) -> Capacity | None:
+        """None where one may not see the nodes."""
+        try:
+            nodes = self._core.list_node().items
+            pods = self._core.list_pod_for_all_namespaces(field_selector="status.phase!=Succeeded,status.phase!=Failed")
+        except ApiException as error:
+            if error.status == 403:
+                return None
+            raise
+        free = {node.metadata.name: int((node.status.allocatable or {}).get(_GPU, 0)) for node in nodes}
+        most = max(free.values(), default=0)
+        for pod in pods.items:
+            if pod.spec.node_name in free:
+                free[pod.spec.node_name] -= sum(
+                    int(((each.resources and each.resources.requests) or {}).get(_GPU, 0))
+                    for each in pod.spec.containers
+                )
+        return Capacity(most, max(free.values(), default=0))
+
+    def _make_room(self, name: str) -> None:
+        """A job of that name that ended makes way; one that is being cancelled is waited for."""
+        with suppress(UnknownJobError):
+            state = self._state(self._job(name))
+            if state not in {*ENDED, "cancelling"}:
+                raise NameInUseError(
+                    f"{name} is {state} in {self.namespace} already; everest-jobs cancel {name} ends it, "
+                    f"or choose another --name"
+                )
+            if state in ENDED:
+                self._delete(name)
+            self._wait_until_gone(name, self.settings.grace_s + _GONE_S)
+
+    def _wait_until_gone(self, name: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        with suppress(UnknownJobError):
+            while time.monotonic() < deadline:
+                self._job(name)
+                time.sleep(0.5)
+            raise EverestError(f"{name} is being removed from {self.namespace} for {seconds:.0f} s and is still there")
+
+    def _delete(self, name: str) -> None:
+        self._training.delete_job(name, delete_options=k8s.V1DeleteOptions(propagation_policy="Foreground"))
+
+    @answered
+    def _job(self, name: str) -> Any:
+        try:
+            job = self._custom.get_namespaced_custom_object(*_JOBS, self.namespace, "pytorchjobs", name)
+        except ApiException as error:
+            if error.status != 404 or "page not found" in str(error.body):
+                raise
+            raise UnknownJobError(
+                f"no job {name!r} in {self.namespace}; everest-jobs list shows those there are"
+            ) from None
+        labels = job["metadata"].get("labels", {})
+        if not labels.items() >= LABELS.items():
+            raise NameInUseError(
+                f"the PyTorchJob {name} in {self.namespace} is not one of this project; choose another name"
+            )
+        return job
+
+    def _pods(self, name: str) -> Sequence[Any]:
+        pods = self._core.list_namespaced_pod(self.namespace, label_selector=f"{_JOB_LABEL}={name}")
+        return sorted(pods.items, key=lambda pod: pod.metadata.name)
+
+    def _state(self, job: Any) -> State:
+        if job["metadata"].get("deletionTimestamp"):
+            return "cancelling"
+        return _STATES[_last_condition(job)["type"]]
+
+
+def _last_condition(job: Any) -> dict[str, str]:
+    true = [each for each in job.get("status", {}).get("conditions") or [] if each["status"] == "True"]
+    return dict(true[-1]) if true else {"type": "Created", "message": ""}
+
+
+def _termination(pod: Any) -> Any:
+    for status in pod.status.container_statuses or []:
+        if status.state.terminated:
+            return status.state.terminated
+    return None

@@ -1,0 +1,126 @@
+"""Jobs on this machine: torchrun in the background, one folder of the work folder each."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from everest.errors import UsageError
+from everest.files import write_text
+from orchestration.job import ENDED, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.settings import PlatformSettings
+
+_JOB, _LOG, _RECIPE = "job.json", "log.txt", "job.yaml"
+
+
+class LocalLauncher:
+    def __init__(self, settings: PlatformSettings) -> None:
+        self.settings, self.work = settings, settings.work.resolve()
+
+    def dry_run(self, spec: JobSpec) -> str:
+        return f"{' '.join(self._command(spec))}\n\n# {self._file(spec.name, _RECIPE)}\n{spec.experiment.to_yaml()}"
+
+    def submit(self, spec: JobSpec) -> None:
+        with suppress(UnknownJobError):
+            state = self.status(spec.name).state
+            if state not in ENDED:
+                raise NameInUseError(
+                    f"{spec.name} is {state} here already; everest-jobs cancel {spec.name} ends it, "
+                    f"or choose another --name"
+                )
+        write_text(self._file(spec.name, _RECIPE), spec.experiment.to_yaml())
+        with self._file(spec.name, _LOG).open("w") as log:
+            process = subprocess.Popen(
+                self._command(spec),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={
+                    **os.environ,
+                    "EVEREST_WORK": str(self.work),
+                    "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "[rank ${rank}] ",
+                },
+            )
+        started = psutil.Process(process.pid).create_time()
+        write_text(self._file(spec.name, _JOB), json.dumps({"pid": process.pid, "started": started}))
+
+    def status(self, name: str) -> JobStatus:
+        job = self._job(name)
+        state: State = "running" if self._process(name) else "failed"
+        if state == "failed" and self._file(name, "result.json").exists():
+            state = "succeeded"
+        created = datetime.fromtimestamp(job["started"], UTC)
+        reason = (self.last_lines(name, 1) or [""])[-1] if state == "failed" else ""
+        return JobStatus(name, state, created, reason, nodes=(os.uname().nodename,))
+
+    def logs(self, name: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
+        self._job(name)
+        with self._file(name, _LOG).open(errors="replace") as log:
+            while True:
+                running = follow and self._process(name) is not None
+                while line := log.readline():
+                    if rank is None or line.startswith(f"[rank {rank}]"):
+                        yield line.rstrip("\n")
+                if not running:
+                    return
+                time.sleep(0.2)
+
+    def cancel(self, name: str) -> None:
+        self._job(name)
+        if process := self._process(name):
+            process.terminate()
+            try:
+                process.wait(self.settings.grace_s)
+            except psutil.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        self._file(name, _JOB).unlink()
+
+    def list(self) -> Sequence[JobStatus]:
+        found = [self.status(file.parent.name) for file in self.work.glob(f"*/{_JOB}")]
+        return sorted(found, key=lambda status: status.created, reverse=True)
+
+    def last_line(self, name: str) -> str:
+        """What the first process said last."""
+        said = [line for line in self.last_lines(name, 50) if line.startswith("[rank 0]")]
+        return said[-1].removeprefix("[rank 0]").strip() if said else ""
+
+    def last_lines(self, name: str, count: int) -> Sequence[str]:
+        file = self._file(name, _LOG)
+        return file.read_text(errors="replace").splitlines()[-count:] if file.exists() else []
+
+    def _command(self, spec: JobSpec) -> Sequence[str]:
+        return [
+            sys.executable, "-m", "torch.distributed.run", "--standalone",
+            "--nproc-per-node", str(self.settings.processes or 1), "--tee", "3",
+            "--shutdown-timeout", str(self.settings.grace_s),
+            "-m", "everest", spec.experiment.stage, "--recipe", str(self._file(spec.name, _RECIPE)),
+        ]  # fmt: skip
+
+    def _job(self, name: str) -> dict[str, float]:
+        try:
+            return dict(json.loads(self._file(name, _JOB).read_text()))
+        except FileNotFoundError:
+            raise UnknownJobError(f"no job {name!r} in {self.work}; everest-jobs list shows those there are") from None
+
+    def _process(self, name: str) -> psutil.Process | None:
+        """The job's, unless it ended; another one with its number is told by when it was started."""
+        job = self._job(name)
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(int(job["pid"]))
+            if process.create_time() == job["started"] and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        return None
+
+    def _file(self, name: str, file: str) -> Path:
+        if "/" in name or name.startswith("."):
+            raise UsageError(f"{name!r} is no name of a job")
+        return self.work / name / file

@@ -1,0 +1,96 @@
+"""Waits for a job and shows how it goes."""
+
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Protocol
+
+from everest.errors import EverestError, UsageError
+from everest.progress import console
+from orchestration.job import ENDED, JobStatus, Launcher, UnknownJobError
+
+_EVERY_S = 2.0
+_LINE_EVERY_S = 15.0
+_HOPELESS_S = 20.0  # an image may be missing for a moment
+_LAST_LINES = 20
+
+
+class Watchable(Launcher, Protocol):
+    """A launcher that also shows the end of what was said."""
+
+    def last_line(self, name: str) -> str: ...
+    def last_lines(self, name: str, count: int) -> Sequence[str]: ...
+
+
+class JobFailed(EverestError):
+    """The job did not succeed; ``exit_code`` is 2 where it was asked for something impossible."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def wait(launcher: Watchable, name: str) -> JobStatus:
+    """Returns when the job succeeded. Raises JobFailed, with the failing pod's last lines shown.
+
+    A job that cannot start, or was started wrongly, is removed: it leaves nothing behind.
+    """
+    shown = Display(name)
+    hopeless_since: float | None = None
+    with console.status(name) as live:
+        while True:
+            try:
+                status = launcher.status(name)
+            except UnknownJobError:
+                raise JobFailed(f"{name} was cancelled") from None
+            text = shown.describe(status, launcher.last_line(name) if status.state == "running" else "")
+            live.update(text)
+            if not console.is_terminal:
+                shown.print_when_new(status, text)
+            if status.state in ENDED:
+                break
+            if not status.hopeless:
+                hopeless_since = None
+            elif time.monotonic() - (hopeless_since := hopeless_since or time.monotonic()) > _HOPELESS_S:
+                launcher.cancel(name)
+                raise JobFailed(f"{name} cannot start: {status.reason}; it is removed")
+            time.sleep(_EVERY_S)
+    if status.state == "failed":
+        for line in launcher.last_lines(name, _LAST_LINES):
+            print(line, file=sys.stderr)
+        if status.exit_code == UsageError.exit_code:
+            launcher.cancel(name)
+            raise JobFailed(f"{name} was started wrongly (see above); it is removed", UsageError.exit_code)
+        raise JobFailed(f"{name} failed: {status.reason}")
+    return status
+
+
+class Display:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._said: tuple[str, str] | None = None
+        self._said_at = 0.0
+
+    def describe(self, status: JobStatus, last_line: str) -> str:
+        where = f" on {', '.join(status.nodes)}" if status.nodes else ""
+        more = status.reason or last_line
+        return f"{self.name} {status.state}{where}, {age(status)}" + (f": {more}" if more else "")
+
+    def print_when_new(self, status: JobStatus, text: str) -> None:
+        """Elsewhere than on a terminal: a line when something changes, and now and then."""
+        new = (status.state, status.reason) != self._said
+        if new or time.monotonic() - self._said_at > _LINE_EVERY_S:
+            print(text, file=sys.stderr, flush=True)
+            self._said, self._said_at = (status.state, status.reason), time.monotonic()
+
+
+def age(status: JobStatus) -> str:
+    """How long ago a job was created: 45s, 12m, 3h05m, 2d04h."""
+    seconds = int((datetime.now(UTC) - status.created).total_seconds())
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if days:
+        return f"{days}d{hours % 24:02d}h"
+    if hours:
+        return f"{hours}h{minutes % 60:02d}m"
+    return f"{minutes}m" if minutes else f"{max(0, seconds)}s"

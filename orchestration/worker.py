@@ -1,0 +1,226 @@
+"""What a pod runs: ``python -m orchestration.worker`` starts torchrun, whose processes run this module again.
+
+Each puts everest's training together with the S3 store and the MLflow tracker; rank 0 alone talks to both.
+Exit codes are for the training operator: from 128 on a pod is replaced, below it the job has failed.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from everest.config import Experiment
+from everest.data.workers import start_early
+from everest.errors import AgreedError, EverestError, UsageError
+from everest.files import whole_file
+from everest.progress import start_logging
+from orchestration.job import EXPERIMENT_FILE
+from orchestration.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    from everest.protocols import Tracker
+    from everest.training.distributed import Process
+    from orchestration.storage import S3Store
+
+log = logging.getLogger(__name__)
+
+RESULT, STARTS = "result.json", "starts.json"
+
+_AGAIN = 75  # of a rank: something around it broke, starting again may help
+_LAST_WORDS_S = 20  # of the grace, for torchrun and the operating system
+
+
+def main() -> NoReturn:
+    start_logging(os.environ.get("RANK", "0") == "0")
+    sys.exit(_rank() if "LOCAL_RANK" in os.environ else _launch())
+
+
+def _launch() -> int:
+    """Runs the pod's processes under torchrun, again after a crash; rank 0 counts, and ends what leads nowhere."""
+    settings = PlatformSettings.load()
+    while (code := _torchrun(settings)) == _AGAIN:
+        log.warning("a process broke down; starting again from the newest checkpoint")
+    return code
+
+
+def _torchrun(settings: PlatformSettings) -> int:
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
+    grace = max(1, settings.grace_s - _LAST_WORDS_S)
+    try:
+        torchrun(["--tee", "3", "--shutdown-timeout", str(grace), "-m", "orchestration.worker"])
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as failed:
+        codes = {failure.exitcode for failure in failed.failures.values()}
+        for code in (EverestError.exit_code, 2):
+            if code in codes:
+                return code
+        log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
+        return _AGAIN
+    return 0
+
+
+def _fate(rank: int, code: int) -> str:
+    if code >= 0:
+        return f"rank {rank} ended with {code}"
+    kind = signal.Signals(-code).name
+    return f"rank {rank} was ended by {kind}" + (" (out of memory?)" if kind == "SIGKILL" else "")
+
+
+def _rank() -> int:
+    try:
+        _train()
+    except EverestError as error:
+        if os.environ["RANK"] == "0" or not isinstance(error, AgreedError):
+            print(f"everest: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return _AGAIN
+    return 0
+
+
+def _train() -> None:
+    settings = PlatformSettings.load()
+    config = Experiment.load(EXPERIMENT_FILE)
+    if config.data.workers:
+        start_early()
+    from everest.protocols import NullTracker
+    from everest.training.distributed import processes
+    from everest.training.interrupt import stop_requests
+    from everest.training.local import FolderStore
+    from everest.training.run import run
+
+    folder = settings.work / config.name
+    with processes() as process, stop_requests() as stop, _store(settings, config, process) as store:
+        if process.share(_finished(store, config) if store else None):
+            log.info("%s is finished already; choose another --name to run it again", config.name)
+            return
+        if store:
+            _count_start(store, settings.backoff_limit)
+        _place_initial_weights(config, settings, process)
+        tracker = _tracker(config, folder, store, settings) if store else NullTracker()
+        result = run(config, folder, store or FolderStore(folder / "checkpoints"), tracker, process, stop)
+        if store:
+            store.point(RESULT, json.dumps({"result": asdict(result), "experiment": config.model_dump(mode="json")}))
+            for name, value in sorted(result.metrics.items()):
+                print(f"{name:24} {value:.4g}")
+            print(f"{'checkpoints':24} {store.address}")
+
+
+@contextmanager
+def _store(settings: PlatformSettings, config: Experiment, process: "Process") -> Iterator["S3Store | None"]:
+    """The run's store, for rank 0; left when everything is uploaded, or with Away."""
+    if not process.main:
+        yield None
+        return
+    from everest.training.interrupt import Interrupted
+    from orchestration.storage import S3Store
+
+    store = S3Store(settings, config.name, settings.work / config.name / "uploads")
+    try:
+        store.open()
+        try:
+            yield store
+        except EverestError as error:
+            stopped = isinstance(error, Interrupted)
+            try:
+                store.flush(settings.grace_s - _LAST_WORDS_S if stopped else settings.patience_s)
+            except EverestError as left:
+                log.error("%s; the run will go on from an earlier checkpoint", left)  # noqa: TRY400
+            raise error from None
+        store.flush(settings.patience_s)
+    finally:
+        store.close()
+
+
+def _finished(store: "S3Store", config: Experiment) -> bool:
+    """Raises UsageError where the finished run of this name was another experiment."""
+    from everest.training.run import same_experiment
+
+    said = store.read(RESULT)
+    if said:
+        same_experiment(Experiment.parse(json.loads(said)["experiment"]), config, f"{config.name} (finished)")
+    return said is not None
+
+
+def _count_start(store: "S3Store", limit: int) -> None:
+    """Raises EverestError where this submission has started too often without a new checkpoint in between."""
+    from everest.training.checkpoint import LATEST
+
+    latest = json.loads(store.read(LATEST) or "{}").get("checkpoint")
+    said = json.loads(store.read(STARTS) or "{}")
+    now = {"submission": os.environ.get("EVEREST_SUBMISSION"), "checkpoint": latest}
+    starts = said["starts"] + 1 if now.items() <= said.items() else 1
+    if starts > limit + 1:
+        raise EverestError(
+            f"started {starts - 1} times without getting further than {latest or 'the beginning'} "
+            f"(EVEREST_BACKOFF_LIMIT {limit}); see what ended it above, or kubectl describe the job; submit to go on"
+        )
+    store.point(STARTS, json.dumps({**now, "starts": starts}))
+    store.flush(store.settings.patience_s)
+
+
+def _place_initial_weights(config: Experiment, settings: PlatformSettings, process: "Process") -> None:
+    """``init: work/NAME`` is the run NAME here too: its newest checkpoint is fetched from S3 to that path."""
+    init = config.init
+    absent = process.share(init is not None and not init.exists() and init.parent == settings.work)
+    if not absent:
+        return
+    assert init
+    files = process.share(_exported(settings, init.name) if process.main else None)
+    if int(os.environ["LOCAL_RANK"]) == 0:
+        for name, content in files.items():
+            with whole_file(init / "model" / name) as temporary:
+                temporary.write_bytes(content)
+    process.share(None)  # no process reads before all is written
+
+
+def _exported(settings: PlatformSettings, run: str) -> dict[str, bytes]:
+    from everest.export import CLASSES, EXPERIMENT, WEIGHTS
+    from everest.training.checkpoint import Checkpoints
+    from orchestration.storage import S3Store
+
+    store = S3Store(settings, run)
+    try:
+        store.open()
+        with tempfile.TemporaryDirectory() as scratch:
+            if Checkpoints(store, Path(scratch), keep=1).fetch_newest(Path(scratch)) is None:
+                raise UsageError(
+                    f"init {settings.work / run}: neither here nor a run with checkpoints at {store.address}"
+                )
+            return {name: (Path(scratch) / name).read_bytes() for name in (WEIGHTS, EXPERIMENT, CLASSES)}
+    finally:
+        store.close()
+
+
+def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: PlatformSettings) -> "Tracker":
+    from everest.training.local import METRICS, JsonLinesTracker, Trackers
+
+    lines = JsonLinesTracker(folder / METRICS)
+    if not settings.mlflow_uri:
+        log.warning("EVEREST_MLFLOW_URI is not set: numbers are kept with the checkpoints alone")
+        return lines
+    from orchestration.tracking import MLflowTracker, connect
+
+    names = ("job", "namespace", "pod", "node", "image")
+    tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}
+    tags["everest.image_digest"] = tags["everest.image"].partition("@")[2] or "not pinned"
+    tags["everest.address"] = store.address
+    return Trackers(lines, MLflowTracker(config, folder, store, connect(settings), tags))
+
+
+if __name__ == "__main__":
+    main()
