@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+_MOUNTING = timedelta(seconds=20)
 _GPU = "nvidia.com/gpu"
 _NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 
@@ -20,11 +22,11 @@ class Capacity(NamedTuple):
     free: int
 
 
-def diagnose(pods: Iterable[Any], events: Iterable[Any], capacity: Capacity | None) -> Diagnosis | None:
+def diagnose(pods: Iterable[Any], events: Iterable[Any], capacity: Capacity | None, now: datetime) -> Diagnosis | None:
     """The first hindrance found; None where there is none. ``pods`` and ``events`` are the Kubernetes client's."""
     events = list(events)
     for pod in pods:
-        found = _not_scheduled(pod, capacity) or _not_started(pod) or _not_mounted(pod, events)
+        found = _not_scheduled(pod, capacity) or _not_started(pod) or _not_mounted(pod, events, now)
         if found:
             return found
     return _not_created(events)
@@ -68,8 +70,9 @@ def _not_started(pod: Any) -> Diagnosis | None:
     return None
 
 
-def _not_mounted(pod: Any, events: list[Any]) -> Diagnosis | None:
-    if pod.status.phase != "Pending":
+def _not_mounted(pod: Any, events: list[Any], now: datetime) -> Diagnosis | None:
+    """Volumes are tried again and again, and often not ready at first."""
+    if pod.status.phase != "Pending" or now - pod.metadata.creation_timestamp < _MOUNTING:
         return None
     for event in reversed(events):
         if event.reason in {"FailedMount", "FailedAttachVolume"} and event.involved_object.name == pod.metadata.name:

@@ -148,7 +148,7 @@ class KubernetesLauncher:
             for event in events
             if ours.fullmatch(event.involved_object.name) and (event.last_timestamp or event.event_time) >= created
         ]
-        return diagnose(pods, mine, self._capacity())
+        return diagnose(pods, mine, self._capacity(), datetime.now(UTC))
 
     def _capacity(self) -> Capacity | None:
         """None where one may not see the nodes."""

@@ -147,6 +147,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         # Two pods or more meet at the first one; the operator adds how many they are, and of how many processes.
         "PET_MASTER_ADDR": f"{spec.name}-worker-0" if settings.nodes > 1 else "localhost",
         "PET_MASTER_PORT": str(_PORT),
+        "OMP_NUM_THREADS": str(max(1, _cores(settings.cpu) // settings.processes_per_pod)),
         "NCCL_DEBUG": "WARN",
         "NCCL_SOCKET_IFNAME": "eth0",
         "GLOO_SOCKET_IFNAME": "eth0",
@@ -179,6 +180,10 @@ def _resources(settings: PlatformSettings) -> k8s.V1ResourceRequirements:
     return k8s.V1ResourceRequirements(
         requests={"cpu": settings.cpu, "memory": settings.memory, **gpus}, limits={"memory": settings.memory, **gpus}
     )
+
+
+def _cores(quantity: str) -> int:
+    return int(float(quantity)) if quantity[-1].isdigit() else 0
 
 
 def _volumes(spec: JobSpec, settings: PlatformSettings) -> tuple[list[k8s.V1Volume], list[k8s.V1VolumeMount]]:

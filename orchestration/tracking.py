@@ -22,6 +22,7 @@ from mlflow.environment_variables import (
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR,
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
+    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT,
 )
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -228,6 +229,7 @@ def connect(settings: PlatformSettings | None = None) -> PlatformSettings:
     MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
     MLFLOW_HTTP_REQUEST_TIMEOUT.set(20)
+    MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     if settings.s3_endpoint:
         os.environ.setdefault("MLFLOW_S3_ENDPOINT_URL", settings.s3_endpoint)
     if not settings.mlflow_uri:
@@ -259,13 +261,12 @@ def progress_of(settings: PlatformSettings, runs: list[str]) -> dict[str, tuple[
     connect(settings)
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(settings.mlflow_experiment)
-    names = ", ".join(f"'{run}'" for run in runs)
     found: dict[str, tuple[int, float]] = {}
-    if experiment and runs:
-        for run in client.search_runs([experiment.experiment_id], f"tags.`everest.run` IN ({names})"):
-            for metric in run.data.to_proto().metrics:
-                if metric.key == "train/loss":
-                    found.setdefault(run.data.tags["everest.run"], (metric.step, metric.value))
+    for name in runs if experiment else []:
+        newest = client.search_runs([experiment.experiment_id], f"tags.`everest.run` = '{name}'", max_results=1)
+        for metric in newest[0].data.to_proto().metrics if newest else []:
+            if metric.key == "train/loss":
+                found[name] = (metric.step, metric.value)
     return found
 
 

@@ -52,11 +52,12 @@ def _launch() -> int:
 
 
 def _torchrun(settings: PlatformSettings) -> int:
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's own account of what is said here in a line
+    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
-    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
     grace = max(1, settings.grace_s - _LAST_WORDS_S)
     try:
         torchrun(["--tee", "3", "--shutdown-timeout", str(grace), "-m", "orchestration.worker"])

@@ -153,7 +153,7 @@ def train(training: Training, start: int) -> None:
     config, process, order = t.config, t.process, t.order
     order.start = start * config.optim.accumulate
     batches = _batches(train_loader(t.index, config, order))
-    model = DistributedDataParallel(t.model, broadcast_buffers=False) if process.world > 1 else t.model
+    model = DistributedDataParallel(t.model, forward_sync_buffers=False) if process.world > 1 else t.model
     model.train()
     t.optimizer.zero_grad()
     since, clips = time.monotonic(), 0

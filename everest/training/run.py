@@ -13,7 +13,6 @@ from everest.data.decode import DecodeError
 from everest.data.index import VideoIndex, read_index
 from everest.errors import UsageError
 from everest.export import EXPERIMENT, Exported, save_model
-from everest.figures import draw
 from everest.files import write_text
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
@@ -196,6 +195,8 @@ def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> R
 
 
 def _draw_first_readable(exported: Exported, index: VideoIndex, folder: Path) -> list[Path]:
+    from everest.figures import draw  # drags in matplotlib, which a run needs only at its end
+
     exported.model.eval()
     for video in index.videos:
         with suppress(DecodeError):
