@@ -2,6 +2,9 @@
 PYTHON ?= python3
 WORK ?= work
 PORT ?= 5000
+LAUNCHER ?= kubernetes
+IMAGE ?= everest:latest
+BASE_IMAGE ?= python:3.11-slim
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -10,19 +13,19 @@ READY := $(VENV)/.ready
 export EVEREST_WORK := $(WORK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check ui bench docs lock clean
+.PHONY: help setup demo submit test check image ui bench docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the locked requirements and this project into .venv
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) --version). Try make PYTHON=python3.12" >&2; exit 2; }
 	@echo "Installing into $(VENV): about 6 GB, some minutes the first time"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -42,6 +45,10 @@ demo: $(READY)
 endif
 DEMO_DATA = --data.train $(WORK)/demo/train.csv --data.val $(WORK)/demo/val.csv
 
+submit: $(READY) ## RECIPE=… as a job of the cluster (or LAUNCHER=local), watched until it ends; ARGS="--name … --gpus 4 …"
+	@test -n "$(RECIPE)" || { echo "which recipe? make submit RECIPE=ucf101-pretrain" >&2; exit 2; }
+	@$(BIN)/everest-jobs submit $(RECIPE) --wait --launcher $(LAUNCHER) $(ARGS)
+
 test: check ## every check and test
 	$(BIN)/pytest
 
@@ -50,6 +57,12 @@ check: $(READY) ## formatting, lint, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+image: ## the image of jobs, with docker, podman or buildah; IMAGE=name:tag BASE_IMAGE=python:3.11-slim
+	@for builder in docker podman buildah; do \
+	  if $$builder info >/dev/null 2>&1; then exec $$builder build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
+	    --build-arg COMMIT=$$(git rev-parse HEAD) --file Dockerfile .; fi; \
+	done; echo "neither docker, podman nor buildah answers here" >&2; exit 2
 
 ui: $(READY) ## MLflow on the local runs, at http://127.0.0.1:5000 (PORT=…)
 	@echo "MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
@@ -61,9 +74,11 @@ bench: $(READY) ## speed against the transformers library's VideoMAE
 docs: $(READY) ## rewrite the pages that are made from the code
 	$(BIN)/python -m tests.test_docs
 
-lock: $(READY) ## resolve requirements.txt anew from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url \
-	  --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements.txt
+lock: $(READY) ## resolve both requirements files anew from pyproject.toml
+	$(LOCK) --upgrade --output-file requirements.txt
+	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+LOCK = $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header \
+  --python-version 3.11 --quiet
 
 clean: ## remove .venv and caches; runs in $(WORK) stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

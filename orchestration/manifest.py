@@ -35,7 +35,9 @@ _GPU = "nvidia.com/gpu"
 
 
 def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1PyTorchJob, k8s.V1ConfigMap]:
-    """Raises UsageError where the settings' pod patch cannot be used."""
+    """Raises UsageError where the cluster could not take it: a pod patch, a volume or a name that is none."""
+    if not spec.name[0].isalpha():
+        raise UsageError(f"name = {spec.name!r}: must begin with a letter, since the pods get a service of that name")
     job = KubeflowOrgV1PyTorchJob(
         api_version="kubeflow.org/v1",
         kind="PyTorchJob",

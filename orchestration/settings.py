@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from everest.errors import UsageError
@@ -46,7 +47,7 @@ class PlatformSettings(BaseSettings):
 
     s3_endpoint: str | None = Field(None, description="address of the S3 server; None: AWS")
     s3_bucket: str | None = Field(None, description="where checkpoints go")
-    s3_prefix: str = Field("everest", pattern=r"^[\w.-]+(/[\w.-]+)*$", description="folder in the bucket")
+    s3_prefix: str = Field("everest", pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", description="folder in the bucket")
     s3_region: str = "us-east-1"
     s3_secret: Name | None = Field(None, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     patience_s: Positive = Field(900, description="seconds to wait at the end for a server that is away")
@@ -66,10 +67,16 @@ class PlatformSettings(BaseSettings):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])
-            message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
-            raise UsageError(
-                f"EVEREST_{name.upper()} (--{name.replace('_', '-')}) = {first['input']!r}: {message}"
-            ) from None
+            message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
+            value = "" if first["type"] == "value_error" else f" = {first['input']!r}"
+            raise UsageError(f"EVEREST_{name.upper()} (--{name.replace('_', '-')}){value}: {message}") from None
+
+    @field_validator("s3_endpoint", "mlflow_uri")
+    @classmethod
+    def _without_password(cls, address: str | None) -> str | None:
+        if address and urlsplit(address).password:
+            raise ValueError("holds a password, which would be seen in manifests; it belongs into a Secret")
+        return address
 
     @property
     def processes_per_pod(self) -> int:

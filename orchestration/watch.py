@@ -57,13 +57,18 @@ def wait(launcher: Watchable, name: str) -> JobStatus:
                 raise JobFailed(f"{name} cannot start: {status.reason}; it is removed")
             time.sleep(_EVERY_S)
     if status.state == "failed":
-        for line in launcher.last_lines(name, _LAST_LINES):
+        for line in _telling(launcher.last_lines(name, 10 * _LAST_LINES)):
             print(line, file=sys.stderr)
         if status.exit_code == UsageError.exit_code:
             launcher.cancel(name)
             raise JobFailed(f"{name} was started wrongly (see above); it is removed", UsageError.exit_code)
         raise JobFailed(f"{name} failed: {status.reason}")
     return status
+
+
+def _telling(lines: Sequence[str]) -> Sequence[str]:
+    """Of a failed job's lines those that were meant for a person, or the last."""
+    return [line for line in lines if "] everest: " in line] or lines[-_LAST_LINES:]
 
 
 class Display:

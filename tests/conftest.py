@@ -14,7 +14,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast ones first."""
-    items.sort(key=lambda item: "integration" in item.path.parts)
+    slow = ("contracts", "integration", "cluster")
+    items.sort(key=lambda item: max((slow.index(part) + 1 for part in item.path.parts if part in slow), default=0))
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,16 @@
 """Real servers that tests talk to, and a way to cut them off."""
 
 import os
+import signal
 import socket
 import socketserver
+import subprocess
 import threading
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,7 +18,7 @@ import pytest
 from orchestration.settings import PlatformSettings
 
 S3 = os.environ.get("EVEREST_TEST_S3", "http://127.0.0.1:7070")
-_KEYS = {"AWS_ACCESS_KEY_ID": "everest", "AWS_SECRET_ACCESS_KEY": "everest-secret"}
+KEYS = {"AWS_ACCESS_KEY_ID": "everest", "AWS_SECRET_ACCESS_KEY": "everest-secret"}
 BUCKET = os.environ.get("EVEREST_TEST_BUCKET", "everest")
 
 
@@ -29,7 +33,7 @@ def s3_settings(patch: pytest.MonkeyPatch, endpoint: str = S3, **more: object) -
     """A folder of its own in the test server's bucket; skips where there is no server."""
     if not answers(S3):
         pytest.skip(f"no S3 server at {S3}; EVEREST_TEST_S3 names one, EVEREST_TEST_BUCKET a bucket, AWS_* the key")
-    for name, value in _KEYS.items():
+    for name, value in KEYS.items():
         patch.setenv(name, os.environ.get(name, value))
     prefix = f"tests/{uuid.uuid4().hex[:12]}"
     return PlatformSettings(s3_endpoint=endpoint, s3_bucket=BUCKET, s3_prefix=prefix, **{"patience_s": 20, **more})  # type: ignore[arg-type]
@@ -99,3 +103,34 @@ class Link:
         self.cut()
         self._server.shutdown()
         self._server.server_close()
+
+
+class S3Server:
+    """The test cluster's own S3 server, which may be taken away for a while."""
+
+    home = Path(os.environ.get("CLUSTER_HOME", "/var/lib/testcluster"))
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        pid = self.home / "run/s3.pid"
+        if not pid.exists():
+            pytest.skip("the S3 server is not the test cluster's: it cannot be taken away")
+        number = int(pid.read_text())
+        command = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")[:-1]
+        environment = dict(
+            entry.split(b"=", 1) for entry in Path(f"/proc/{number}/environ").read_bytes().split(b"\0") if b"=" in entry
+        )
+        folder = os.readlink(f"/proc/{number}/cwd")
+        os.kill(number, signal.SIGKILL)
+        try:
+            yield
+        finally:
+            server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+            pid.write_text(str(server.pid))
+            deadline = time.monotonic() + 20
+            while not answers(S3):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+
+s3_server = S3Server()

@@ -8,8 +8,10 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from everest.cli import _parser
+from everest import cli
 from everest.config import Experiment, Section, recipe_names
+from orchestration import cli as jobs
+from orchestration.settings import PlatformSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
@@ -28,6 +30,18 @@ def settings_page() -> str:
         if isinstance(section, type) and issubclass(section, Section):
             lines += ["", f"## {name}", "", str(section.__doc__).splitlines()[0], ""]
             lines += ["| setting | default | meaning |", "| --- | --- | --- |", *rows(section, f"{name}.")]
+    lines += [
+        "",
+        "## The platform",
+        "",
+        "Not of an experiment: `EVEREST_NAMESPACE=…` in the environment or in `.env`, ",
+    ]
+    lines[-1] += "or `--namespace …` of `everest-jobs`."
+    lines += ["", "| variable | default | meaning |", "| --- | --- | --- |"]
+    lines += [
+        f"| `EVEREST_{name.upper()}` | `{field.default}` | {field.description or ''} |"
+        for name, field in PlatformSettings.model_fields.items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -52,9 +66,11 @@ def test_every_make_target_command_recipe_and_link_of_a_page_exists(page: Path) 
     text = page.read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"^(?:make|`make) ([a-z]+)", text, re.M)) <= targets
-    commands = set(_parser()._subparsers._group_actions[0].choices)  # type: ignore[union-attr]
-    assert set(re.findall(r"^everest ([a-z]+)", text, re.M)) <= commands
-    assert set(re.findall(r"--recipe ([a-z0-9-]+)(?!\S)", text)) <= set(recipe_names())
+    for name, parser in (("everest", cli._parser()), ("everest-jobs", jobs._parser())):
+        commands = set(parser._subparsers._group_actions[0].choices)  # type: ignore[union-attr]
+        assert set(re.findall(rf"^(?:\| `)?(?:[A-Z_]+=\S+ )*{name} ([a-z]+)", text, re.M)) <= commands
+    recipes = re.findall(r"(?:--recipe |RECIPE=|jobs submit )([a-z0-9-]+)(?!\S)", text)
+    assert set(recipes) <= set(recipe_names())
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):
         assert (page.parent / link).exists(), link
 

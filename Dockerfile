@@ -1,0 +1,31 @@
+# The image that jobs run: Python, the locked requirements, this project. Any user id can run it.
+#   make image IMAGE=registry.example.org/everest:1
+# BASE_IMAGE: any image with Python 3.11 or newer and its venv module.
+ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS requirements
+RUN python3 -m venv /opt/everest
+ENV PATH=/opt/everest/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements.txt /tmp/requirements.txt
+RUN pip install --require-hashes -r /tmp/requirements.txt
+
+FROM requirements AS project
+COPY pyproject.toml README.md LICENSE /src/
+COPY everest /src/everest
+COPY orchestration /src/orchestration
+COPY sweeps /src/sweeps
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheel /src
+
+FROM ${BASE_IMAGE}
+COPY --from=requirements /opt/everest /opt/everest
+ENV PATH=/opt/everest/bin:$PATH PYTHONUNBUFFERED=1
+COPY --from=project /wheel /tmp/wheel
+RUN pip install --no-cache-dir --no-deps /tmp/wheel/*.whl && rm -r /tmp/wheel
+ARG COMMIT=unknown
+LABEL org.opencontainers.image.title="EVEREST" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.revision=${COMMIT}
+ENV EVEREST_IMAGE_COMMIT=${COMMIT}
+USER 1000:1000
+WORKDIR /work
+CMD ["everest", "--help"]

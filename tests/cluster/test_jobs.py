@@ -1,0 +1,267 @@
+"""Experiments as jobs of a real cluster: eight processes, two pods, faults of all kinds, and what is left of them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cluster.platform import Platform, until
+from tests.cluster.runs import (
+    checkpoints,
+    logged_steps,
+    mlflow_runs,
+    open_store,
+    pointer,
+    tiny,
+    wait_for_step,
+    weights,
+)
+from tests.services import s3_server
+
+TWO = {"EVEREST_GPUS": "2"}
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of themselves
+
+
+def gone(platform: Platform, name: str) -> None:
+    """Nothing of that name is left, once its pods had their time to end."""
+    kinds = ("pytorchjobs", "configmaps", "pods", "services")
+    until(lambda: not any(found.startswith(name) for kind in kinds for found in platform.names(kind)), f"{name} to go")
+
+
+def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(platform: Platform, videos: Path) -> None:
+    arguments = " ".join(tiny(20))
+    done = platform.make(
+        "submit",
+        "RECIPE=demo-finetune",
+        f"ARGS=--name eight {arguments}",
+        f"WORK={platform.environment['EVEREST_WORK']}",
+    )
+    assert done.code == 0, done.err + done.out
+    assert "eight succeeded" in done.err
+    assert "8 processes on cpu" in platform.jobs("logs", "eight", "--rank", "0").out
+    assert not platform.jobs("logs", "eight", "--rank", "8").out
+    assert [name[:13] for name in checkpoints(platform, "eight")] == ["step-00000010", "step-00000020"]
+
+    client, (run,) = mlflow_runs(platform, "eight")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optim.steps"] == "20"
+    assert {
+        "everest.job": "eight",
+        "everest.pod": "eight-worker-0",
+        "everest.image_digest": "not pinned",
+    }.items() <= run.data.tags.items()
+    assert len(run.data.tags["mlflow.source.git.commit"].removesuffix("-dirty")) == 40
+    assert run.data.tags["everest.node"]
+    assert run.info.artifact_uri.startswith("s3://")
+    assert {"experiment.yaml", "figures"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert logged_steps(platform, "eight") == list(range(2, 21, 2))
+
+    for _ in range(2):
+        registered = platform.jobs("register", "eight", "--promote-if", "top1")
+        assert registered.code == 0, registered.err
+        assert registered.out == "models:/eight@candidate\n"
+    (version,) = client.search_model_versions("name='eight'")
+    assert version.tags["everest.address"].endswith(checkpoints(platform, "eight")[-1])
+    assert float(version.tags["metric.test/top1"]) == pytest.approx(run.data.metrics["test/top1"], rel=1e-4)
+    assert version.tags["everest.dataset.training"].startswith("data ")
+    assert re.fullmatch("[0-9a-f]{64}", version.tags["everest.sha256"])
+    answer = platform.everest("predict", "models:/eight@candidate", videos / "videos/00064.mp4", "--json")
+    assert answer.code == 0, answer.err
+    assert sum(json.loads(answer.out)["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+
+    listed = platform.jobs("list")
+    assert re.search(r"^eight +succeeded +\w+ +20 +\d\.\d+ +\S+", listed.out, re.M), listed.out
+    other = platform.jobs("submit", "demo-pretrain", "--name", "pre", *tiny(4, seed=1), "--wait", **TWO)
+    assert other.code == 2
+    assert "pre (finished) was begun with other settings (seed 0 -> 1); choose another --name" in other.err
+    gone(platform, "pre")
+
+
+def test_two_pods_of_eight_ranks_train_together(platform: Platform) -> None:
+    done = platform.jobs(
+        "submit", "demo-pretrain", "--name", "two-pods", *tiny(6, **{"data.val": "null"}), "--wait", EVEREST_NODES="2"
+    )
+    assert done.code == 0, done.err + platform.jobs("logs", "two-pods").out
+    assert "16 processes on cpu" in platform.jobs("logs", "two-pods", "--rank", "0").out
+    assert logged_steps(platform, "two-pods") == [2, 4, 6]
+    assert platform.names("pods") != []
+    _, (run,) = mlflow_runs(platform, "two-pods")
+    assert run.info.status == "FINISHED"
+
+
+STEPS = 500
+LONG = tiny(STEPS, **{"keep.checkpoint_steps": 20})
+
+
+def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Platform) -> None:
+    whole = platform.jobs("submit", "demo-finetune", "--name", "whole", *LONG, "--wait", **TWO)
+    assert whole.code == 0, whole.err
+
+    waiting = platform.start("submit", "demo-finetune", "--name", "faults", *LONG, "--wait", **TWO)
+    wait_for_step(platform, "faults", 60)
+    first = platform.kubectl("get", "pod", "faults-worker-0", "-o", "jsonpath={.metadata.uid}")
+    platform.kubectl("delete", "pod", "faults-worker-0", "--wait=false")
+    until(lambda: replaced(platform, "faults-worker-0", first), "a new pod")
+    wait_for_step(platform, "faults", 250)
+    kill(platform, "faults-worker-0")
+    _, err = waiting.communicate(timeout=300)
+    assert waiting.returncode == 0, err
+
+    log = platform.jobs("logs", "faults", "--rank", "0").out
+    resumed_at = int(re.search(r"faults continues at step (\d+)", log)[1])  # type: ignore[index]
+    assert 200 <= resumed_at < STEPS
+    expected, found = weights(platform, "whole"), weights(platform, "faults")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert logged_steps(platform, "faults") == list(range(2, STEPS + 1, 2))
+    client, (run,) = mlflow_runs(platform, "faults")
+    _, (undisturbed,) = mlflow_runs(platform, "whole")
+    losses = [
+        [entry.value for entry in client.get_metric_history(each.info.run_id, "train/loss")]
+        for each in (run, undisturbed)
+    ]
+    assert losses[0] == losses[1]
+    assert run.data.metrics["test/top1"] == undisturbed.data.metrics["test/top1"]
+
+
+def replaced(platform: Platform, pod: str, uid: str) -> bool:
+    pods = json.loads(platform.kubectl("get", "pods", "-o", "json"))["items"]
+    return any(each["metadata"]["name"] == pod and each["metadata"]["uid"] != uid for each in pods)
+
+
+def kill(platform: Platform, pod: str) -> None:
+    """SIGKILL to all of the pod's processes, as when its machine loses power."""
+    uid = platform.kubectl("get", "pod", pod, "-o", "jsonpath={.metadata.uid}")
+    victims = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit()
+        and uid in _read(entry / "cgroup").replace("_", "-")
+        and "orchestration.worker" in _read(entry / "cmdline")
+    ]
+    if not victims:
+        pytest.skip("the pod's processes are not on this machine")
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def test_s3_and_then_mlflow_may_be_away_for_half_a_minute(platform: Platform) -> None:
+    steps = 2200
+    arguments = tiny(steps, **{"keep.checkpoint_steps": 20, "keep.log_steps": 4})
+    waiting = platform.start("submit", "demo-finetune", "--name", "outages", *arguments, "--wait", **TWO)
+    wait_for_step(platform, "outages", 100)
+    with s3_server.away():
+        time.sleep(30)
+    until(lambda: int(checkpoints(platform, "outages")[-1][5:13]) > 200, "checkpoints again")
+    platform.mlflow.stop()
+    time.sleep(30)
+    assert waiting.poll() is None, "the job ended before MLflow was back"
+    platform.mlflow.start()
+    _, err = waiting.communicate(timeout=300)
+    assert waiting.returncode == 0, err
+
+    log = platform.jobs("logs", "outages", "--rank", "0").out
+    for server in ("S3", "MLflow"):
+        assert re.search(rf"{server} at \S+ does not answer; going on", log), log
+        assert re.search(rf"{server} at \S+ answers again", log), log
+    assert log.count("outages starts") == 1
+    assert [name[:13] for name in checkpoints(platform, "outages")] == ["step-00002180", "step-00002200"]
+    assert logged_steps(platform, "outages") == list(range(4, steps + 1, 4))
+    weights(platform, "outages")
+    _, (run,) = mlflow_runs(platform, "outages")
+    assert run.info.status == "FINISHED"
+    assert "test/top1" in run.data.metrics
+
+
+def test_a_cancelled_job_saves_and_its_damaged_checkpoints_are_passed_over(platform: Platform) -> None:
+    arguments = ("demo-finetune", "--name", "damaged", *LONG, "--keep.checkpoints", "3", "--wait")
+    waiting = platform.start("submit", *arguments, **TWO)
+    wait_for_step(platform, "damaged", 100)
+    assert platform.jobs("cancel", "damaged").code == 0
+    _, err = waiting.communicate(timeout=120)
+    assert waiting.returncode == 1
+    assert "damaged was cancelled" in err
+    gone(platform, "damaged")
+    before, flipped, incomplete = checkpoints(platform, "damaged")[0], *reversed(checkpoints(platform, "damaged")[1:])
+    saved = int(flipped[5:13])
+    assert saved % 20 or saved == int(pointer(platform, "damaged", "latest")["checkpoint"][5:13])
+    _, (run,) = mlflow_runs(platform, "damaged")
+    assert run.info.status == "KILLED"
+
+    store = open_store(platform, "damaged")
+    client, where = store._client, {"Bucket": store.bucket, "Key": f"{store.prefix}{flipped}/training.pt"}
+    content = bytearray(client.get_object(**where)["Body"].read())
+    content[len(content) // 2] ^= 1
+    client.put_object(**where, Body=bytes(content))
+    client.delete_object(Bucket=store.bucket, Key=f"{store.prefix}{incomplete}/model.safetensors")
+    store.close()
+
+    done = platform.jobs("submit", *arguments, **TWO)
+    assert done.code == 0, done.err
+    log = platform.jobs("logs", "damaged", "--rank", "0").out
+    for name in (flipped, incomplete):
+        assert f"checkpoint {name} is damaged and passed over" in log
+    assert f"damaged continues at step {int(before[5:13])}:" in log
+    expected, found = weights(platform, "whole"), weights(platform, "damaged")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_what_cannot_work_is_said_in_a_line_and_leaves_nothing(platform: Platform) -> None:
+    platform.kubectl("create", "secret", "generic", "wrong", "--from-literal=AWS_ACCESS_KEY_ID=everest",
+                     "--from-literal=AWS_SECRET_ACCESS_KEY=not-the-key")  # fmt: skip
+    cases = {
+        "no-image": (
+            ["--image", "localhost/nowhere:1"], 1,
+            r"cannot start: the image localhost/nowhere:1 cannot be pulled: ",
+        ),
+        "no-gpus": (
+            ["--gpus", "64"], 1,
+            r"cannot start: not enough nvidia.com/gpu: 64 asked, but no node has more than \d+",
+        ),
+        "no-secret": (["--s3-secret", "absent"], 1, r"cannot start: the Secret absent does not exist in "),
+        "no-key": (
+            ["--s3-secret", "wrong", "--gpus", "2"], 2,
+            r"S3 bucket .*: SignatureDoesNotMatch: .*\n(.*\n)*.*no-key was started wrongly",
+        ),
+        "no-setting": (
+            ["--mask.keep_ration", "0.3"], 2,
+            r"^everest-jobs: unknown setting 'mask.keep_ration'; did you mean 'mask.keep_ratio'",
+        ),
+    }  # fmt: skip
+    started = {
+        name: platform.start("submit", "demo-finetune", "--name", name, *tiny(10), "--wait", *arguments)
+        for name, (arguments, _, _) in cases.items()
+    }
+    for name, (_, code, said) in cases.items():
+        out, err = started[name].communicate(timeout=200)
+        assert started[name].returncode == code, err
+        assert re.search(said, err, re.M), err
+        assert "Traceback" not in err
+        assert "not-the-key" not in out + err
+        gone(platform, name)
+
+
+def test_what_a_job_runs_under_may_do_nothing(platform: Platform) -> None:
+    """Neither its service account, nor a token that it could use."""
+    account = f"system:serviceaccount:{platform.namespace}:default"
+    for what in ("secrets", "configmaps", "pods", "pods/log", "pytorchjobs.kubeflow.org", "events", "nodes"):
+        for verb in ("get", "list", "watch", "create", "delete"):
+            asked = ["kubectl", "auth", "can-i", verb, what, "-n", platform.namespace, "--as", account]
+            done = subprocess.run(asked, env=platform.environment, capture_output=True, text=True, check=False)
+            assert done.stdout.strip() == "no", f"{verb} {what}"
+    for pod in json.loads(platform.kubectl("get", "pods", "-o", "json"))["items"]:
+        assert pod["spec"]["automountServiceAccountToken"] is False
+        assert not [volume["name"] for volume in pod["spec"]["volumes"] if "projected" in volume]

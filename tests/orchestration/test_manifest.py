@@ -1,0 +1,144 @@
+"""Manifests as they were looked at and approved. ``python -m tests.orchestration.test_manifest`` writes them anew."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from everest.config import Experiment
+from everest.errors import UsageError
+from orchestration.job import EXPERIMENT_FILE, JobSpec
+from orchestration.manifest import manifest, to_yaml
+from orchestration.settings import PlatformSettings
+
+GOLDEN = Path(__file__).parent / "manifests"
+SPEC = JobSpec(Experiment.load("demo-pretrain"), commit="0123456789abcdef0123456789abcdef01234567", submission="s1")
+
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {"s3_bucket": "videos"},
+    "everything": {
+        "namespace": "lab", "image": "registry.example.org/everest@sha256:" + "0" * 64, "pull_secret": "registry",
+        "service_account": "everest-job", "nodes": 4, "cpu": "64", "memory": "500Gi", "shm": "64Gi",
+        "data": "pvc:videos",
+        "priority_class": "research", "queue": "gpus", "ttl_s": 3600, "deadline_s": 86400, "backoff_limit": 1,
+        "grace_s": 120, "s3_endpoint": "https://s3.example.org", "s3_bucket": "videos", "s3_prefix": "lab/everest",
+        "s3_secret": "s3", "mlflow_uri": "https://mlflow.example.org", "mlflow_secret": "mlflow",
+        "pod_patch": GOLDEN / "patch.yaml",
+    },
+    "elastic": {"s3_bucket": "videos", "nodes": 2, "elastic_restarts": 5},
+    "no-gpus": {"s3_bucket": "videos", "gpus": 0, "processes": 2, "cpu": "2500m", "data": "/srv/videos"},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in PlatformSettings.model_fields:
+        monkeypatch.delenv(f"EVEREST_{name.upper()}", raising=False)
+
+
+def made(name: str, **more: Any) -> str:
+    return to_yaml(*manifest(SPEC, PlatformSettings(**CASES[name] | more)))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_manifest_is_the_one_that_was_approved(name: str) -> None:
+    assert made(name) == (GOLDEN / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_config_map_holds_the_experiment_whole_under_the_path_that_the_worker_reads(name: str) -> None:
+    job, config = yaml.safe_load_all(made(name))
+    assert Experiment.parse(yaml.safe_load(config["data"]["experiment.yaml"])) == SPEC.experiment
+    pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    (volume,) = [each["name"] for each in pod["volumes"] if "configMap" in each]
+    mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+    assert f"{mounts[volume]}/experiment.yaml" == EXPERIMENT_FILE
+
+
+def test_secrets_are_only_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-value")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-secret-value")
+    text = made("everything")
+    assert "a-secret-value" not in text
+    assert "secretRef" in text
+
+
+def patched(tmp_path: Path, text: str) -> dict[str, Any]:
+    (tmp_path / "patch.yaml").write_text(text)
+    job, _ = yaml.safe_load_all(made("plain", pod_patch=tmp_path / "patch.yaml"))
+    return dict(job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"])
+
+
+def test_a_pod_patch_adds_changes_and_removes_by_name(tmp_path: Path) -> None:
+    before = patched(tmp_path, "{}")["spec"]["containers"][0]
+    pod = patched(
+        tmp_path,
+        """
+        metadata: {labels: {team: vision}}
+        spec:
+          nodeSelector: {gpu: h200}
+          tolerations: [{key: gpu, operator: Exists}]
+          terminationGracePeriodSeconds: null
+          volumes: [{name: shm, emptyDir: {sizeLimit: 1Gi}}, {name: cache, emptyDir: {}}]
+          containers:
+            - name: pytorch
+              env: [{name: NCCL_DEBUG, value: INFO}, {name: MORE, value: "1"}]
+              volumeMounts: [{name: cache, mountPath: /cache}]
+            - name: sidecar
+              image: sidecar:1
+        """,
+    )
+    assert pod["metadata"]["labels"]["team"] == "vision"
+    assert pod["metadata"]["labels"]["app.kubernetes.io/name"] == "everest"
+    spec = pod["spec"]
+    assert spec["nodeSelector"] == {"gpu": "h200"}
+    assert "terminationGracePeriodSeconds" not in spec
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    assert volumes["shm"]["emptyDir"] == {"medium": "Memory", "sizeLimit": "1Gi"}
+    assert set(volumes) == {"experiment", "work", "tmp", "shm", "cache"}
+    main, sidecar = spec["containers"]
+    assert sidecar["name"] == "sidecar"
+    env = {each["name"]: each.get("value") for each in main["env"]}
+    assert (env["NCCL_DEBUG"], env["MORE"], len(env)) == ("INFO", "1", len(before["env"]) + 1)
+    assert main["command"] == before["command"]
+    assert main["securityContext"] == before["securityContext"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("spec: {tolerationz: []}", "a pod has no spec.tolerationz"),
+        ("spec: {containers: [{name: pytorch, volumeMounts: [{name: a, mountpath: /a}]}]}", "mount"),
+        ("containers: []", "must have metadata and spec"),
+        ("spec: [", "is not YAML"),
+        ("- a", "must have metadata and spec"),
+    ],
+)
+def test_a_patch_that_no_pod_can_take_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=f"pod patch .*patch.yaml .*{said}"):
+        patched(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("data", "videos", "must be pvc:NAME or a path"),
+        ("pod_patch", "nowhere.yaml", "pod patch nowhere.yaml .* cannot be read"),
+    ],
+)
+def test_settings_that_make_no_manifest_are_one_line(name: str, value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        made("plain", **{name: value})
+
+
+def test_a_name_that_no_service_may_have_is_refused() -> None:
+    spec = JobSpec(SPEC.experiment.override({"name": "3-frames"}))
+    with pytest.raises(UsageError, match="name = '3-frames': must begin with a letter"):
+        manifest(spec, PlatformSettings(s3_bucket="b"))
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        (GOLDEN / f"{case}.yaml").write_text(made(case))

@@ -1,0 +1,40 @@
+"""Settings of the platform: flags before environment before ``.env``, and mistakes in a line."""
+
+from pathlib import Path
+
+import pytest
+
+from everest.errors import UsageError
+from orchestration.settings import PlatformSettings
+
+
+def test_flags_come_before_the_environment_and_that_before_the_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("EVEREST_NAMESPACE=file\nEVEREST_GPUS=1\nEVEREST_NODES=2\nOTHER=1\n")
+    monkeypatch.setenv("EVEREST_GPUS", "3")
+    monkeypatch.setenv("EVEREST_NODES", "4")
+    settings = PlatformSettings.load(nodes="5")
+    assert (settings.namespace, settings.gpus, settings.nodes) == ("file", 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("gpus", "eight", r"EVEREST_GPUS \(--gpus\) = 'eight': input should be a valid integer"),
+        ("memory", "lots", r"EVEREST_MEMORY \(--memory\) = 'lots': string should match"),
+        ("namespace", "No Such", r"EVEREST_NAMESPACE \(--namespace\) = 'No Such'"),
+        ("s3_prefix", "../other", r"EVEREST_S3_PREFIX \(--s3-prefix\) = '../other'"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_names_the_setting_both_ways(name: str, value: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        PlatformSettings.load(**{name: value})
+    assert "\n" not in str(error.value)
+
+
+def test_a_password_in_an_address_is_refused_without_repeating_it() -> None:
+    with pytest.raises(UsageError, match=r"holds a password.*belongs into a Secret") as error:
+        PlatformSettings.load(mlflow_uri="https://me:hunter2@mlflow.example.org")
+    assert "hunter2" not in str(error.value)
