@@ -63,10 +63,10 @@ class LocalLauncher:
         return JobStatus(name, state, created, reason, nodes=(os.uname().nodename,))
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
-        self._job(name)
+        process = self._process(name)
         with self._file(name, _LOG).open(errors="replace") as log:
             while True:
-                running = follow and self._process(name) is not None
+                running = follow and process is not None and _lives(process)
                 while line := log.readline():
                     if rank is None or line.startswith(f"[rank {rank}]"):
                         yield line.rstrip("\n")
@@ -116,7 +116,7 @@ class LocalLauncher:
         job = self._job(name)
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(int(job["pid"]))
-            if process.create_time() == job["started"] and process.status() != psutil.STATUS_ZOMBIE:
+            if process.create_time() == job["started"] and _lives(process):
                 return process
         return None
 
@@ -124,3 +124,9 @@ class LocalLauncher:
         if "/" in name or name.startswith("."):
             raise UsageError(f"{name!r} is no name of a job")
         return self.work / name / file
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False

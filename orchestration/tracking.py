@@ -8,7 +8,6 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -200,25 +199,40 @@ class MLflowTracker:
                 if report.step > self._logged.get(key, -1):
                     metrics.append(Metric(key, value, report.time, report.step))
         for start in range(0, len(metrics), 1000):
-            self._guarded(partial(self.client.log_batch, self.run_id, metrics[start : start + 1000]))
+            self._log(metrics[start : start + 1000])
         for report in reports:
             self._reports.popleft()
-            self._logged |= {key: report.step for key in report.values if report.step is not None}
+            for key in report.values:
+                self._logged[key] = max(self._logged.get(key, -1), report.step or 0)
         if reports:
             self._outbox.add(self._send)
+
+    def _log(self, metrics: list[Metric]) -> None:
+        """Where MLflow does not accept one of them, the others are still sent."""
+        try:
+            self.client.log_batch(self.run_id, metrics)
+        except MlflowException as error:
+            if passes(error) or len(metrics) == 1:
+                self._refused(error)
+                return
+            for metric in metrics:
+                self._log([metric])
 
     def _add(self, operation: Callable[[], Any]) -> None:
         self._outbox.add(self._send)
         self._outbox.add(lambda: self._guarded(operation))
 
     def _guarded(self, operation: Callable[[], Any]) -> None:
-        """What MLflow does not accept is said, and does not stop the training."""
         try:
             operation()
         except Exception as error:
-            if passes(error):
-                raise
-            log.error("MLflow at %s refuses a record: %s", self.settings.tracking_uri, one_line(error))  # noqa: TRY400
+            self._refused(error)
+
+    def _refused(self, error: Exception) -> None:
+        """What MLflow does not accept is said, and does not stop the training; an outage is raised again."""
+        if passes(error):
+            raise error
+        log.error("MLflow at %s refuses a record: %s", self.settings.tracking_uri, one_line(error))
 
 
 def connect(settings: PlatformSettings | None = None) -> PlatformSettings:

@@ -9,6 +9,8 @@ import torch
 
 from everest.config import Experiment
 
+pytest_plugins = ["tests.platform"]
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

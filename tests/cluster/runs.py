@@ -11,8 +11,8 @@ from torch import Tensor
 from everest.training.checkpoint import Checkpoints
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store
-from tests.cluster.platform import Platform, until
-from tests.services import S3
+from tests.cluster.platform import Platform
+from tests.services import S3, until
 
 
 def tiny(steps: int, **changes: object) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster.platform import Platform, until
+from tests.cluster.platform import Platform
 from tests.cluster.runs import (
     checkpoints,
     logged_steps,
@@ -22,7 +22,7 @@ from tests.cluster.runs import (
     wait_for_step,
     weights,
 )
-from tests.services import s3_server
+from tests.services import s3_server, until
 
 TWO = {"EVEREST_GPUS": "2"}
 

@@ -1,4 +1,4 @@
-"""One platform for all of these tests; without a cluster they skip, and say so."""
+"""One platform for all tests that need one; without a cluster they skip, and say so."""
 
 import os
 import subprocess
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from everest.data.synthetic import synthesize
-from tests.cluster.platform import S3_FOR_PODS, MlflowServer, Platform, host_pod_patch, postgres
-from tests.services import BUCKET, KEYS, S3, answers
+from tests.cluster.platform import HOST, S3_FOR_PODS, Platform, host_pod_patch
+from tests.services import BUCKET, KEYS, S3, MlflowServer, answers, postgres
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def platform(kubeconfig: str, videos: Path, tmp_path_factory: pytest.TempPathFac
     environment |= {name: os.environ.get(name, value) for name, value in KEYS.items()}
     environment |= {"MLFLOW_S3_ENDPOINT_URL": S3, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
     with postgres(folder) as database:
-        mlflow = MlflowServer(database, f"s3://{BUCKET}/{prefix}/unused", environment, folder / "mlflow.log")
+        mlflow = MlflowServer(database, f"s3://{BUCKET}/{prefix}/unused", environment, folder / "mlflow.log", HOST)
         mlflow.start()
         environment = environment | {
             "KUBECONFIG": kubeconfig,

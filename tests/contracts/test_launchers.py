@@ -1,0 +1,106 @@
+"""What every launcher promises, kept by this machine and by a real cluster."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from everest.config import Experiment
+from orchestration.job import JobSpec, NameInUseError, UnknownJobError
+from orchestration.local import LocalLauncher
+from orchestration.settings import PlatformSettings
+from orchestration.watch import JobFailed, Watchable, wait
+from tests.cluster.runs import tiny
+from tests.services import until
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+Spec = Callable[..., JobSpec]
+
+
+@pytest.fixture(scope="module", params=["local", "kubernetes"])
+def launcher(
+    request: pytest.FixtureRequest, videos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Watchable, Path]]:
+    """Of jobs of two processes, and where these find their videos."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "local":
+            patch.setenv("EVEREST_TRACKER", "none")
+            patch.setenv("OMP_NUM_THREADS", "1")
+            yield LocalLauncher(PlatformSettings(work=tmp_path_factory.mktemp("work"), processes=2, grace_s=60)), videos
+            return
+        platform = request.getfixturevalue("platform")
+        for name, value in platform.environment.items():
+            patch.setenv(name, value)
+        from orchestration.kubernetes import KubernetesLauncher
+
+        yield KubernetesLauncher(PlatformSettings(gpus=2)), Path("/data")
+
+
+@pytest.fixture
+def spec(launcher: tuple[Watchable, Path]) -> Spec:
+    data = launcher[1]
+
+    def make(name: str, steps: int, **changes: object) -> JobSpec:
+        words = tiny(steps, **{"data.train": data / "train.csv", "data.val": data / "val.csv", **changes})
+        settings = {
+            key.removeprefix("--"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)
+        }
+        return JobSpec(
+            Experiment.load("demo-pretrain").override({"name": name, **settings}), submission=str(time.time())
+        )
+
+    return make
+
+
+def test_a_dry_run_shows_the_whole_experiment_and_changes_nothing(launcher: Any, spec: Spec) -> None:
+    text = launcher[0].dry_run(spec("contract-dry", 7))
+    assert "contract-dry" in text
+    assert re.search(r"^ *steps: 7$", text, re.M)
+    assert "contract-dry" not in {job.name for job in launcher[0].list()}
+
+
+def test_a_job_nobody_started_is_unknown(launcher: Any) -> None:
+    for call in (launcher[0].status, launcher[0].cancel, lambda name: list(launcher[0].logs(name))):
+        with pytest.raises(UnknownJobError, match=r"no job 'contract-nobody' in .*; everest-jobs list shows"):
+            call("contract-nobody")
+
+
+def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launcher: Any, spec: Spec) -> None:
+    jobs, name = launcher[0], "contract"
+    long = spec(name, 400)
+    jobs.submit(long)
+    with pytest.raises(NameInUseError, match=r"contract is \w+ .*already; everest-jobs cancel contract ends it"):
+        jobs.submit(long)
+    assert name in {job.name for job in jobs.list()}
+    until(lambda: re.search(r"contract \d\d+/400", jobs.last_line(name)), "some steps", 180)
+    assert jobs.status(name).state == "running"
+    assert jobs.status(name).nodes
+    followed = jobs.logs(name, rank=0, follow=True)
+    assert next(followed).startswith("[rank 0] ")
+    jobs.cancel(name)
+    said = list(followed)
+    assert any("stopped at step" in line and "saved" in line for line in said), said
+
+    jobs.submit(long)
+    assert wait(jobs, name).state == "succeeded"
+    lines = list(jobs.logs(name))
+    assert any(re.search(r"contract continues at step \d\d+", line) for line in lines)
+    assert any("contract 400/400" in line for line in jobs.logs(name, rank=0))
+    assert not list(jobs.logs(name, rank=7))
+    done = next(job for job in jobs.list() if job.name == name)
+    assert (done.state, done.reason) == ("succeeded", "")
+
+
+def test_a_job_that_fails_ends_the_waiting_with_what_it_said_last(
+    launcher: Any, spec: Spec, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = launcher[0]
+    jobs.submit(spec("contract-fails", 20, **{"data.train": "/nowhere.csv"}))
+    with pytest.raises(JobFailed):
+        wait(jobs, "contract-fails")
+    assert "[rank 0] everest: /nowhere.csv does not exist; give a list file" in capfd.readouterr().err
