@@ -29,6 +29,9 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The demo stays here, whatever .env says of a platform.
+demo ui: export EVEREST_MLFLOW_URI := sqlite:///$(abspath $(WORK))/mlflow.db
+
 ifdef VIDEOS
 demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your own videos
 	$(BIN)/everest pretrain --recipe clips-pretrain --data.train "$(VIDEOS)"
@@ -66,7 +69,7 @@ image: ## the image of jobs, with docker, podman or buildah; IMAGE=name:tag BASE
 
 ui: $(READY) ## MLflow on the local runs, at http://127.0.0.1:5000 (PORT=…)
 	@echo "MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
-	@PYTHONWARNINGS=ignore $(BIN)/mlflow ui --workers 1 --backend-store-uri sqlite:///$(abspath $(WORK))/mlflow.db --host 127.0.0.1 --port $(PORT) || [ $$? -eq 130 ]
+	@PYTHONWARNINGS=ignore $(BIN)/mlflow ui --workers 1 --backend-store-uri $(EVEREST_MLFLOW_URI) --host 127.0.0.1 --port $(PORT) || [ $$? -eq 130 ]
 
 bench: $(READY) ## speed against the transformers library's VideoMAE
 	$(BIN)/python tests/bench.py

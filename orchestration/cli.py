@@ -94,7 +94,11 @@ def _submit(options: argparse.Namespace, settings: PlatformSettings, rest: list[
     launcher.submit(spec)
     print(f"{spec.name} is submitted; everest-jobs logs -f {spec.name} shows what it says", file=sys.stderr)
     if options.wait:
-        status = wait(launcher, spec.name)
+        try:
+            status = wait(launcher, spec.name)
+        except KeyboardInterrupt:
+            print(f"{spec.name} goes on; everest-jobs cancel {spec.name} ends it", file=sys.stderr)
+            raise
         print(f"{spec.name} succeeded after {age(status)}", file=sys.stderr)
 
 

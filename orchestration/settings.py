@@ -89,6 +89,6 @@ class PlatformSettings(BaseSettings):
     @property
     def artifact_location(self) -> str | None:
         """Of a new MLflow experiment: beside a local database, straight in S3, or where the server says."""
-        if not self.mlflow_uri:
+        if self.tracking_uri.startswith("sqlite:"):
             return (self.work.resolve() / "mlflow-artifacts").as_uri()
         return f"s3://{self.s3_bucket}/{self.s3_prefix}/mlflow" if self.s3_bucket else None

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from everest.config import Experiment
+from orchestration.settings import PlatformSettings
 
 pytest_plugins = ["tests.platform"]
 
@@ -18,6 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast ones first."""
     slow = ("contracts", "integration", "cluster")
     items.sort(key=lambda item: max((slow.index(part) + 1 for part in item.path.parts if part in slow), default=0))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_of_this_checkout() -> None:
+    """Where a developer's own runs go is nothing for tests."""
+    PlatformSettings.model_config["env_file"] = None
+    for name in [name for name in os.environ if name.startswith("EVEREST_") and not name.startswith("EVEREST_TEST_")]:
+        del os.environ[name]
 
 
 @pytest.fixture(autouse=True)

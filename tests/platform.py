@@ -43,9 +43,11 @@ def platform(kubeconfig: str, videos: Path, tmp_path_factory: pytest.TempPathFac
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EVEREST_")}
     environment |= {name: os.environ.get(name, value) for name, value in KEYS.items()}
     environment |= {"MLFLOW_S3_ENDPOINT_URL": S3, "PYTHONWARNINGS": "ignore", "PYTHONUNBUFFERED": "1", "COLUMNS": "160"}
-    with postgres(folder) as database:
+    with postgres() as database, pytest.MonkeyPatch.context() as patch:
         mlflow = MlflowServer(database, f"s3://{BUCKET}/{prefix}/unused", environment, folder / "mlflow.log", HOST)
         mlflow.start()
+        for name in KEYS:
+            patch.setenv(name, environment[name])
         environment = environment | {
             "KUBECONFIG": kubeconfig,
             "EVEREST_NAMESPACE": namespace,

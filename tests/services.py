@@ -7,6 +7,7 @@ import socket
 import socketserver
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -58,30 +59,28 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """The address of a database in a server of its own."""
+def postgres() -> Iterator[str]:
+    """The address of a database in a server of its own, which does not run as root."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    programs = Path(found[-1] if found else Path(shutil.which("initdb") or "/nowhere").parent)
+    programs = found[-1] if found else Path(shutil.which("initdb") or "/nowhere").parent
     who: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
-    data, port = folder / "data", free_port()
-    folder.chmod(0o777)
-    for parent in folder.parents:
-        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    made = [programs / "initdb", "-D", data, "-A", "trust", "-U", "postgres"]
-    subprocess.run(made, check=True, capture_output=True, cwd="/", **who)
-    with (folder / "log").open("w") as log:
-        started = [programs / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="everest-postgres-") as folder, open(f"{folder}/log", "w") as log:
+        if who:
+            shutil.chown(folder, "postgres")
+        made = [programs / "initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "postgres"]
+        subprocess.run(made, check=True, capture_output=True, cwd="/", **who)
+        started = [programs / "postgres", "-D", f"{folder}/data", "-p", str(port), "-k", folder, "-h", "127.0.0.1"]
         server = subprocess.Popen(started, stdout=log, stderr=log, cwd="/", **who)
-    ready = [programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)]
-    until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL")
-    create = [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "mlflow"]
-    subprocess.run(create, check=True)
-    try:
-        yield f"postgresql://postgres@127.0.0.1:{port}/mlflow"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
+        there = ["-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
+        ready = [programs / "pg_isready", *there]
+        until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL")
+        subprocess.run([programs / "createdb", *there, "mlflow"], check=True)
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/mlflow"
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(30)
 
 
 @dataclass
@@ -112,6 +111,14 @@ class MlflowServer:
         assert self.process
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        self.stop()
+        try:
+            yield
+        finally:
+            self.start()
 
 
 class Link:

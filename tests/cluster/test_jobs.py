@@ -100,10 +100,15 @@ STEPS = 500
 LONG = tiny(STEPS, **{"keep.checkpoint_steps": 20})
 
 
-def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Platform) -> None:
-    whole = platform.jobs("submit", "demo-finetune", "--name", "whole", *LONG, "--wait", **TWO)
-    assert whole.code == 0, whole.err
+@pytest.fixture(scope="module")
+def whole(platform: Platform) -> str:
+    """A run that nothing happened to."""
+    done = platform.jobs("submit", "demo-finetune", "--name", "whole", *LONG, "--wait", **TWO)
+    assert done.code == 0, done.err
+    return "whole"
 
+
+def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Platform, whole: str) -> None:
     waiting = platform.start("submit", "demo-finetune", "--name", "faults", *LONG, "--wait", **TWO)
     wait_for_step(platform, "faults", 60)
     first = platform.kubectl("get", "pod", "faults-worker-0", "-o", "jsonpath={.metadata.uid}")
@@ -117,11 +122,11 @@ def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Pla
     log = platform.jobs("logs", "faults", "--rank", "0").out
     resumed_at = int(re.search(r"faults continues at step (\d+)", log)[1])  # type: ignore[index]
     assert 200 <= resumed_at < STEPS
-    expected, found = weights(platform, "whole"), weights(platform, "faults")
+    expected, found = weights(platform, whole), weights(platform, "faults")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert logged_steps(platform, "faults") == list(range(2, STEPS + 1, 2))
     client, (run,) = mlflow_runs(platform, "faults")
-    _, (undisturbed,) = mlflow_runs(platform, "whole")
+    _, (undisturbed,) = mlflow_runs(platform, whole)
     losses = [
         [entry.value for entry in client.get_metric_history(each.info.run_id, "train/loss")]
         for each in (run, undisturbed)
@@ -166,10 +171,9 @@ def test_s3_and_then_mlflow_may_be_away_for_half_a_minute(platform: Platform) ->
     with s3_server.away():
         time.sleep(30)
     until(lambda: int(checkpoints(platform, "outages")[-1][5:13]) > 200, "checkpoints again")
-    platform.mlflow.stop()
-    time.sleep(30)
-    assert waiting.poll() is None, "the job ended before MLflow was back"
-    platform.mlflow.start()
+    with platform.mlflow.away():
+        time.sleep(30)
+        assert waiting.poll() is None, "the job ended before MLflow was back"
     _, err = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, err
 
@@ -186,7 +190,7 @@ def test_s3_and_then_mlflow_may_be_away_for_half_a_minute(platform: Platform) ->
     assert "test/top1" in run.data.metrics
 
 
-def test_a_cancelled_job_saves_and_its_damaged_checkpoints_are_passed_over(platform: Platform) -> None:
+def test_a_cancelled_job_saves_and_its_damaged_checkpoints_are_passed_over(platform: Platform, whole: str) -> None:
     arguments = ("demo-finetune", "--name", "damaged", *LONG, "--keep.checkpoints", "3", "--wait")
     waiting = platform.start("submit", *arguments, **TWO)
     wait_for_step(platform, "damaged", 100)
@@ -215,7 +219,7 @@ def test_a_cancelled_job_saves_and_its_damaged_checkpoints_are_passed_over(platf
     for name in (flipped, incomplete):
         assert f"checkpoint {name} is damaged and passed over" in log
     assert f"damaged continues at step {int(before[5:13])}:" in log
-    expected, found = weights(platform, "whole"), weights(platform, "damaged")
+    expected, found = weights(platform, whole), weights(platform, "damaged")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 

@@ -1,0 +1,110 @@
+"""A real API server accepts what is sent to it, and says what it does not like."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cluster.platform import Platform
+from tests.orchestration.test_manifest import CASES, GOLDEN
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_api_server_accepts_every_approved_manifest(platform: Platform, tmp_path: Path, name: str) -> None:
+    objects = list(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
+    for each in objects:
+        each["metadata"]["namespace"] = platform.namespace
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(objects))
+    said = platform.kubectl("apply", "--dry-run=server", "-f", tmp_path / "all.yaml")
+    assert said.splitlines() == [
+        "pytorchjob.kubeflow.org/demo-pretrain created (server dry run)",
+        "configmap/demo-pretrain created (server dry run)",
+    ]
+
+
+@pytest.fixture(scope="module")
+def restricted(platform: Platform) -> Iterator[str]:
+    name = f"{platform.namespace}-restricted"
+    for command in (
+        ["create", "namespace", name],
+        ["label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted"],
+    ):
+        subprocess.run(["kubectl", *command], env=platform.environment, check=True, capture_output=True)
+    yield name
+    subprocess.run(["kubectl", "delete", "namespace", name, "--wait=false"], env=platform.environment, check=False)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "no-gpus"])  # which mounts a path of the node
+def test_pods_pass_the_restricted_security_standard(
+    platform: Platform, restricted: str, tmp_path: Path, name: str
+) -> None:
+    job = next(yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text()))
+    template = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]
+    for of_another_cluster in ("serviceAccountName", "priorityClassName", "tolerations"):
+        template["spec"].pop(of_another_cluster, None)
+    pod = {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {"name": "pod", "namespace": restricted}}
+    (tmp_path / "pod.json").write_text(json.dumps(pod))
+    command = ["kubectl", "create", "--dry-run=server", "-f", str(tmp_path / "pod.json")]
+    done = subprocess.run(command, env=platform.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pod["spec"]["containers"][0]["securityContext"] = {}
+    (tmp_path / "pod.json").write_text(json.dumps(pod))
+    refused = subprocess.run(command, env=platform.environment, capture_output=True, text=True, check=False)
+    assert 'violates PodSecurity "restricted' in refused.stderr
+
+
+def test_jobs_of_two_pods_get_no_container_that_the_standard_refuses(platform: Platform, restricted: str) -> None:
+    """The operator adds one to jobs with a Master."""
+    arguments = ["submit", "demo-pretrain", "--nodes", "2", "--namespace", restricted, "--name", "strict"]
+    done = platform.jobs(*arguments, EVEREST_POD_PATCH="", EVEREST_DATA="")
+    assert done.code == 0, done.err
+    command = ["kubectl", "-n", restricted, "wait", "--for=create", "pod/strict-worker-1", "--timeout=30s"]
+    created = subprocess.run(command, env=platform.environment, capture_output=True, text=True, check=False)
+    assert created.returncode == 0, created.stderr
+    assert platform.jobs("cancel", "strict", "--namespace", restricted).code == 0
+
+
+def kubeconfig(platform: Platform, file: Path, **user: str) -> str:
+    """The platform's cluster for somebody else."""
+    config = yaml.safe_load(Path(platform.environment["KUBECONFIG"]).read_text())
+    for entry in config["users"]:
+        entry["user"] = user
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+def test_who_may_not_is_told_so_in_a_line(platform: Platform, tmp_path: Path) -> None:
+    token = platform.kubectl("create", "token", "default").strip()
+    allowed_nothing = kubeconfig(platform, tmp_path / "nothing", token=token)
+    for command in (["submit", "demo-pretrain"], ["list"], ["status", "x"], ["logs", "x"], ["cancel", "x"]):
+        done = platform.jobs(*command, KUBECONFIG=allowed_nothing)
+        assert done.code == 1
+        assert done.err.startswith("everest-jobs: the cluster does not allow it: pytorchjobs.kubeflow.org ")
+        assert done.err.count("\n") == 1
+    stranger = platform.jobs("list", KUBECONFIG=kubeconfig(platform, tmp_path / "stranger", token="expired"))
+    assert (stranger.code, stranger.err.count("\n")) == (1, 1)
+    assert "does not know who you are; renew the login" in stranger.err
+
+
+def test_no_cluster_no_namespace_and_no_job_are_lines(platform: Platform, tmp_path: Path) -> None:
+    config = yaml.safe_load(Path(platform.environment["KUBECONFIG"]).read_text())
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
+    (tmp_path / "away").write_text(yaml.safe_dump(config))
+    for settings, arguments, code, said in (
+        ({"KUBECONFIG": str(tmp_path / "away")}, ["list"], 1, "the cluster does not answer: "),
+        ({"KUBECONFIG": "/nowhere"}, ["list"], 2, "no cluster: "),
+        ({}, ["list", "--context", "nobody"], 2, "no cluster: "),
+        ({}, ["submit", "demo-pretrain", "--namespace", "nowhere"], 1, 'refuses (404): namespaces "nowhere" not found'),
+        ({}, ["status", "nobody"], 2, "no job 'nobody' in everest-"),
+        ({}, ["submit", "no-recipe"], 2, "no recipe 'no-recipe'"),
+        ({}, ["list", "extra"], 2, "unknown argument 'extra'"),
+        ({}, ["list", "--gpus", "many"], 2, "EVEREST_GPUS (--gpus) = 'many': "),
+    ):  # fmt: skip
+        done = platform.jobs(*arguments, **settings)
+        assert done.code == code, done.err
+        assert said in done.err
+        assert done.err.startswith("everest-jobs: ")
+        assert done.err.count("\n") == 1, done.err

@@ -1,0 +1,155 @@
+"""From checkpoints in a real S3 server to versions in a real MLflow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from everest.errors import EverestError, UsageError
+from everest.training.interrupt import StopRequest
+from everest.training.local import METRICS, JsonLinesTracker, Trackers
+from everest.training.run import run
+from orchestration.settings import PlatformSettings
+from orchestration.storage import S3Store
+from tests.conftest import tiny
+from tests.services import s3_settings
+from tests.training.test_run import ALONE
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of themselves
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformSettings]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("work")
+        yield s3_settings(patch, work=folder)
+
+
+@pytest.fixture(scope="module")
+def trained(settings: PlatformSettings, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> PlatformSettings:
+    """Two classifiers and an autoencoder, as workers leave them."""
+    from orchestration.tracking import MLflowTracker, connect
+
+    connect(settings)
+    for name, stage in (("first", "finetune"), ("second", "finetune"), ("auto", "pretrain")):
+        config = tiny(stage, synthetic, name=name, seed=len(name), **{"keep.checkpoints": 2})
+        folder = tmp_path_factory.mktemp(name)
+        store = S3Store(settings, name, folder / "uploads")
+        store.open()
+        tracker = Trackers(JsonLinesTracker(folder / METRICS), MLflowTracker(config, folder, store, settings))
+        run(config, folder, store, tracker, ALONE, StopRequest())
+        store.flush(20)
+        store.close()
+    return settings
+
+
+def register(settings: PlatformSettings, name: str, **options: Any) -> Any:
+    from orchestration import registry
+
+    given = {"name": None, "alias": "candidate", "promote_if": None, "best": False, **options}
+    return registry.register(settings, name, **given)
+
+
+def set_metric(settings: PlatformSettings, name: str, metric: str, value: float) -> Any:
+    """As if that had been measured at the end; returns an MLflow client."""
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(settings.mlflow_experiment)
+    (found,) = client.search_runs([experiment.experiment_id], f"tags.`everest.run` = '{name}'")
+    client.log_metric(found.info.run_id, metric, value, step=1000)
+    return client
+
+
+def test_registering_twice_makes_one_version_with_what_the_checkpoint_holds(trained: PlatformSettings) -> None:
+    import mlflow
+
+    made, again = register(trained, "first"), register(trained, "first")
+    assert made == again
+    assert made.address == "models:/first@candidate"
+    client = mlflow.MlflowClient()
+    (version,) = client.search_model_versions("name='first'")
+    store = S3Store(trained, "first")
+    store.open()
+    newest = max(key.partition("/")[0] for key in store.list() if key.startswith("step-"))
+    assert version.tags["everest.address"] == f"{store.address}{newest}"
+    folder = Path(trained.work)
+    store.get(f"{newest}/model.safetensors", folder / "expected")
+    store.close()
+    got = Path(mlflow.artifacts.download_artifacts("models:/first@candidate", dst_path=str(folder / "got")))
+    (weights,) = got.rglob("model.safetensors")
+    expected, found = load_file(folder / "expected"), load_file(weights)
+    assert all((found[name] == tensor).all() for name, tensor in expected.items())
+    assert not [file for file in got.rglob("*") if file.suffix in {".pt", ".pkl", ".bin"}]
+
+
+def test_an_alias_moves_only_to_a_better_version(trained: PlatformSettings) -> None:
+    for name, top1 in (("first", 0.5), ("second", 0.4)):
+        client = set_metric(trained, name, "test/top1", top1)
+        set_metric(trained, name, "test/loss", 1 - top1)
+    first = register(trained, "first", name="shared", promote_if="top1")
+    assert first.address == "models:/shared@candidate"
+    worse = register(trained, "second", name="shared", promote_if="top1")
+    assert worse.address == "models:/shared/2"
+    assert worse.said == "version 1 keeps 'candidate': test/top1 0.5 against 0.4"
+    assert "version 1 keeps" in register(trained, "second", name="shared", promote_if="test/loss").said
+    assert int(client.get_model_version_by_alias("shared", "candidate").version) == 1
+
+    client.set_model_version_tag("shared", "1", "metric.test/top1", "0.3")
+    better = register(trained, "second", name="shared", promote_if="top1")
+    assert better.said == "version 2 is 'candidate'"
+    assert int(client.get_model_version_by_alias("shared", "candidate").version) == 2
+
+
+def test_without_a_number_to_compare_nothing_moves(trained: PlatformSettings) -> None:
+    client = set_metric(trained, "first", "test/top5", 0.9)
+    register(trained, "first", name="numberless")
+    client.delete_model_version_tag("numberless", "1", "metric.test/top1")
+    kept = register(trained, "second", name="numberless", promote_if="top1")
+    assert kept.said == "version 1 keeps 'candidate': it has no test/top1 to compare with"
+    with pytest.raises(UsageError, match=r"--promote-if f1: the run has no such metric; it has: test/loss, "):
+        register(trained, "second", promote_if="f1")
+
+
+def test_the_best_checkpoint_can_be_registered_instead(trained: PlatformSettings) -> None:
+    import json
+
+    import mlflow
+
+    store = S3Store(trained, "first")
+    store.open()
+    best = json.loads(store.read("best.json") or "")["checkpoint"]
+    register(trained, "first", name="bests", best=True)
+    (version,) = mlflow.MlflowClient().search_model_versions("name='bests'")
+    assert version.tags["everest.address"] == f"{store.address}{best}"
+    store.close()
+
+
+def test_what_cannot_be_registered_is_one_line(trained: PlatformSettings) -> None:
+    with pytest.raises(UsageError, match="the run is a pre-training; fine-tune from it"):
+        register(trained, "auto")
+    with pytest.raises(UsageError, match=r"s3://.*/nobody/ holds no checkpoint that verifies"):
+        register(trained, "nobody")
+    with pytest.raises(UsageError, match=r"s3://.*/auto/ has no best checkpoint; .*keep.best was never measured"):
+        register(trained, "auto", best=True)
+
+
+def test_a_damaged_checkpoint_is_never_registered(trained: PlatformSettings, caplog: pytest.LogCaptureFixture) -> None:
+    import mlflow
+
+    store = S3Store(trained, "second", Path(trained.work) / "spool")
+    store.open()
+    older, newest = sorted({key.partition("/")[0] for key in store.list() if key.startswith("step-")})[-2:]
+    store._client.put_object(Bucket=store.bucket, Key=f"{store.prefix}{newest}/model.safetensors", Body=b"damaged")
+    register(trained, "second", name="careful")
+    assert f"checkpoint {newest} is damaged and passed over" in caplog.text
+    (version,) = mlflow.MlflowClient().search_model_versions("name='careful'")
+    assert version.tags["everest.address"] == f"{store.address}{older}"
+    store.read("best.json")
+    store.point("best.json", f'{{"checkpoint": "{newest}"}}')
+    store.flush(20)
+    store.close()
+    with pytest.raises(EverestError, match=rf"{newest} is damaged: model.safetensors is not what its manifest says"):
+        register(trained, "second", name="careful", best=True)
