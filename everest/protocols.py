@@ -1,6 +1,6 @@
 """The two collaborators a training run is given: where checkpoints go, and who is told what happens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,8 +11,7 @@ class CheckpointStore(Protocol):
     """Files by key, such as ``step-00000500-1f3a9c2e/model.safetensors``, and a few pointers: short texts.
 
     A file is there whole or not at all; nothing is promised about several files together, which is why a
-    checkpoint's manifest is put last. What is put, pointed and deleted takes effect in that order, perhaps later;
-    an error may be raised by a later call. Called from one thread of the main process.
+    checkpoint's manifest is put last. Called by the main process, from one thread at a time.
     """
 
     def put(self, file: Path, key: str) -> None:
@@ -32,6 +31,20 @@ class CheckpointStore(Protocol):
 
     def point(self, key: str, text: str) -> None:
         """Moves a pointer. Raises Superseded where another process has moved it since it was read or moved here."""
+
+
+class Queue(Protocol):
+    """Does operations one after another, at once or later; an error may be raised by a later call."""
+
+    def submit(self, key: str, operation: Callable[[], None], dropped: Callable[[], None] = lambda: None) -> None:
+        """Of operations that wait under one key only the last is done; ``dropped`` is called in place of the others."""
+
+
+class AtOnce:
+    """The queue of a run whose store is near."""
+
+    def submit(self, key: str, operation: Callable[[], None], dropped: Callable[[], None] = lambda: None) -> None:
+        operation()
 
 
 class Tracker(Protocol):

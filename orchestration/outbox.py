@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tenacity import (
     RetryCallState,
@@ -29,16 +29,22 @@ class Away(EverestError):
     """A server has not answered for as long as one was willing to wait."""
 
 
+class _Entry(NamedTuple):
+    key: str | None
+    operation: Operation
+    dropped: Operation = lambda: None
+
+
 class Outbox:
     """Operations on ``server``. Errors for which ``passes`` is true are waited out, with growing, random pauses.
 
     Any other error stops the outbox: that operation and those behind it are not done, and ``add`` and ``flush``
-    raise it from then on. ``add`` never waits.
+    raise it from then on. ``add`` and ``submit`` never wait.
     """
 
     def __init__(self, server: str, passes: Callable[[BaseException], bool]) -> None:
         self.server = server
-        self._operations: deque[tuple[str, Operation]] = deque()
+        self._operations: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
@@ -54,19 +60,19 @@ class Outbox:
         self._thread = threading.Thread(target=self._work, name=f"outbox {server}", daemon=True)
         self._thread.start()
 
-    def add(self, operation: Operation, key: str = "") -> None:
-        """Queues an operation; ``key`` is what ``drop`` finds it by."""
+    def add(self, operation: Operation) -> None:
         with self._changed:
-            self._raise_failure()
-            self._operations.append((key, operation))
-            self._changed.notify_all()
+            self._append(_Entry(None, operation))
 
-    def drop(self, key: str) -> list[Operation]:
-        """Takes out and returns what waits under ``key``; what is being tried at the moment stays."""
+    def submit(self, key: str, operation: Operation, dropped: Operation = lambda: None) -> None:
+        """Takes the place of what waits under ``key``; what is being tried at the moment is finished."""
         with self._changed:
             begun, waiting = list(self._operations)[:1], list(self._operations)[1:]
-            self._operations = deque(begun + [entry for entry in waiting if entry[0] != key])
-            return [operation for name, operation in waiting if name == key]
+            self._operations = deque(begun + [entry for entry in waiting if entry.key != key])
+            for entry in waiting:
+                if entry.key == key:
+                    entry.dropped()
+            self._append(_Entry(key, operation, dropped))
 
     def flush(self, seconds: float) -> None:
         """Returns when all is done. Raises Away after ``seconds``, or the error that stopped the outbox."""
@@ -90,6 +96,11 @@ class Outbox:
             self._changed.notify_all()
         self._thread.join()
 
+    def _append(self, entry: "_Entry") -> None:
+        self._raise_failure()
+        self._operations.append(entry)
+        self._changed.notify_all()
+
     def _work(self) -> None:
         while operation := self._next():
             try:
@@ -109,7 +120,7 @@ class Outbox:
     def _next(self) -> Operation | None:
         with self._changed:
             self._changed.wait_for(lambda: self._operations or self._closing.is_set())
-            return None if self._closing.is_set() else self._operations[0][1]
+            return None if self._closing.is_set() else self._operations[0].operation
 
     def _say_away(self, state: RetryCallState) -> None:
         if self._away_since is None:

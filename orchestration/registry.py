@@ -53,7 +53,6 @@ def register(
     store = S3Store(settings, run)
     try:
         with tempfile.TemporaryDirectory(prefix="everest-register-") as scratch:
-            store.open()
             checkpoint = _fetch(store, Path(scratch) / "checkpoint", best)
             folder = _exported(Path(scratch) / "checkpoint", Path(scratch) / "model")
             said = store.read(RUN_POINTER)

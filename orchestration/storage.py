@@ -1,13 +1,11 @@
 """Checkpoints in S3: the only module that talks to it.
 
-A run's files are below ``s3://BUCKET/PREFIX/RUN/``. Uploads go on in the background, in the order they were asked for;
-pointers are moved by conditional writes, so that only one process can be a run's writer.
+A run's files are below ``s3://BUCKET/PREFIX/RUN/``. Pointers are moved by conditional writes, so that only one
+process can be a run's writer.
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +24,31 @@ _TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=6
 
 
 class S3Store:
-    """A CheckpointStore. ``spool`` is a folder for files that wait for their upload; None only reads."""
+    """A CheckpointStore.
 
-    def __init__(self, settings: PlatformSettings, run: str, spool: Path | None = None) -> None:
+    What is read is waited for, as long as the settings' patience. What is written raises the client's errors, for an
+    ``uploads()`` queue that waits in the background. A file that is put is gone from its place when it is in S3.
+    """
+
+    def __init__(self, settings: PlatformSettings, run: str) -> None:
         if not settings.s3_bucket:
             raise UsageError("EVEREST_S3_BUCKET (--s3-bucket) is not set; checkpoints of jobs are kept in S3")
-        self.settings, self.spool = settings, spool
+        self.settings = settings
         self.bucket, self.prefix = settings.s3_bucket, f"{settings.s3_prefix}/{run}/"
         self.address = f"s3://{self.bucket}/{self.prefix}"
         self._client = s3_client(settings)
         self._manager = create_transfer_manager(self._client, _TRANSFER)
-        self._numbers = count()
         self._etags: dict[str, str | None] = {}
-        self._outbox = Outbox(f"S3 at {settings.s3_endpoint or 'AWS'}", _is_of_s3)
 
-    def open(self) -> None:
-        """Lists what there is and, for a writer, ends uploads that were never finished.
-
-        Raises UsageError where the server does not let one in, Away where it does not answer.
-        """
-        pages = self._client.get_paginator("list_objects_v2")
-        found = self._wait_for(lambda: list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix)))
-        self._keys = {entry["Key"].removeprefix(self.prefix) for page in found for entry in page.get("Contents", [])}
-        if self.spool:
-            self.spool.mkdir(parents=True, exist_ok=True)
-            for left in self.spool.iterdir():
-                left.unlink()
-            self._wait_for(self._abort_uploads)
+    def uploads(self) -> Outbox:
+        """A queue that waits out whatever S3 says; use it once the server has let one in."""
+        server = f"S3 at {self.settings.s3_endpoint or 'AWS'}"
+        return Outbox(server, lambda error: isinstance(error, BotoCoreError | ClientError))
 
     def put(self, file: Path, key: str) -> None:
-        assert self.spool
-        self._drop(key)
-        waiting = file.replace(self.spool / f"{next(self._numbers):08d}")
-        self._keys.add(key)
-        self._outbox.add(_Upload(self, waiting, key), key)
+        sums = {"ChecksumAlgorithm": "SHA256"}
+        self._manager.upload(str(file), self.bucket, self.prefix + key, extra_args=sums).result()
+        file.unlink()
 
     def get(self, key: str, file: Path) -> None:
         def download() -> None:
@@ -67,17 +56,18 @@ class S3Store:
                 self._manager.download(self.bucket, self.prefix + key, str(temporary)).result()
 
         try:
-            self._wait_for(download)
+            self.patiently(download)
         except FlexibleChecksumError:
             raise OSError(f"{key} does not have the checksum it was uploaded with") from None
 
     def list(self) -> Sequence[str]:
-        return sorted(self._keys)
+        """Raises UsageError where the server does not let one in, Away where it does not answer."""
+        pages = self._client.get_paginator("list_objects_v2")
+        found = self.patiently(lambda: list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix)))
+        return sorted(entry["Key"].removeprefix(self.prefix) for page in found for entry in page.get("Contents", []))
 
     def delete(self, key: str) -> None:
-        self._drop(key)
-        self._keys.discard(key)
-        self._outbox.add(lambda: self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key))
+        self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
 
     def read(self, key: str) -> str | None:
         def fetch() -> str | None:
@@ -89,32 +79,9 @@ class S3Store:
             self._etags[key] = found["ETag"]
             return str(found["Body"].read().decode())
 
-        return self._wait_for(fetch)
+        return self.patiently(fetch)
 
     def point(self, key: str, text: str) -> None:
-        self._keys.add(key)
-        self._drop(key)
-        self._outbox.add(lambda: self._move(key, text), key)
-
-    def flush(self, seconds: float) -> None:
-        """Returns when all is in S3. Raises Away where that takes longer, or Superseded."""
-        self._outbox.flush(seconds)
-
-    def close(self) -> None:
-        self._outbox.close()
-        self._manager.shutdown()
-
-    def upload(self, file: Path, key: str) -> None:
-        sums = {"ChecksumAlgorithm": "SHA256"}
-        self._manager.upload(str(file), self.bucket, self.prefix + key, extra_args=sums).result()
-        file.unlink()
-
-    def _drop(self, key: str) -> None:
-        for operation in self._outbox.drop(key):
-            if isinstance(operation, _Upload):
-                operation.file.unlink()
-
-    def _move(self, key: str, text: str) -> None:
         known = self._etags.get(key)
         condition = {"IfMatch": known} if known else {"IfNoneMatch": "*"}
         try:
@@ -132,13 +99,18 @@ class S3Store:
             if self.read(key) != text:  # it may be ours, and only the answer was lost
                 raise Superseded(f"another process continues the run in {self.address}; this one stops") from None
 
-    def _abort_uploads(self) -> None:
-        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=self.bucket, Prefix=self.prefix)
-        for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
+    def abort_uploads(self) -> None:
+        """Ends uploads in parts that a killed process left unfinished."""
+        pages = self._client.get_paginator("list_multipart_uploads")
+        found = self.patiently(lambda: list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix)))
+        for upload in [upload for page in found for upload in page.get("Uploads", [])]:
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
-    def _wait_for(self, request: Any) -> Any:
-        """Does at once what is needed at once, with patience for a server that is away."""
+    def close(self) -> None:
+        self._manager.shutdown()
+
+    def patiently(self, request: Callable[[], Any]) -> Any:
+        """Does what cannot wait. Raises UsageError where one is not let in, Away where the server stays away."""
         started = time.monotonic()
         try:
             return Retrying(
@@ -170,16 +142,6 @@ class S3Store:
             raise Away(f"{self.address} was not reached in {waited:.0f} s: {one_line(error)}") from None
 
 
-@dataclass(frozen=True)
-class _Upload:
-    store: S3Store
-    file: Path
-    key: str
-
-    def __call__(self) -> None:
-        self.store.upload(self.file, self.key)
-
-
 def s3_client(settings: PlatformSettings) -> Any:
     """With the keys that boto3 finds: environment, profile, or the pod's role."""
     return boto3.Session().client(
@@ -193,11 +155,6 @@ def s3_client(settings: PlatformSettings) -> Any:
             s3={"addressing_style": "path"} if settings.s3_endpoint else {},
         ),
     )
-
-
-def _is_of_s3(error: BaseException) -> bool:
-    """A writer was let in when it opened the store: whatever the server says later is waited out."""
-    return isinstance(error, BotoCoreError | ClientError)
 
 
 def _is_away(error: BaseException) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from everest.config import Experiment
 from everest.data.workers import start_early
@@ -28,6 +28,7 @@ from orchestration.settings import PlatformSettings
 if TYPE_CHECKING:
     from everest.protocols import Tracker
     from everest.training.distributed import Process
+    from orchestration.outbox import Outbox
     from orchestration.storage import S3Store
 
 log = logging.getLogger(__name__)
@@ -105,45 +106,55 @@ def _train() -> None:
     from everest.training.run import run
 
     folder = settings.work / config.name
-    with processes() as process, stop_requests() as stop, _store(settings, config, process) as store:
-        if process.share(_finished(store, config) if store else None):
+    with processes() as process, stop_requests() as stop, _s3(settings, config, process) as s3:
+        if process.share(_finished(s3.store, config) if s3 else None):
             log.info("%s is finished already; choose another --name to run it again", config.name)
             return
-        if store:
-            _count_start(store, settings.backoff_limit)
+        if s3:
+            _count_start(s3, settings)
         _place_initial_weights(config, settings, process)
-        tracker = _tracker(config, folder, store, settings) if store else NullTracker()
-        result = run(config, folder, store or FolderStore(folder / "checkpoints"), tracker, process, stop)
-        if store:
-            store.point(RESULT, json.dumps({"result": asdict(result), "experiment": config.model_dump(mode="json")}))
-            for name, value in sorted(result.metrics.items()):
-                print(f"{name:24} {value:.4g}")
-            print(f"{'checkpoints':24} {store.address}")
+        if s3 is None:
+            run(config, folder, FolderStore(folder / "checkpoints"), NullTracker(), process, stop)
+            return
+        tracker = _tracker(config, folder, s3.store, settings)
+        result = run(config, folder, s3.store, tracker, process, stop, s3.uploads)
+        said = json.dumps({"result": asdict(result), "experiment": config.model_dump(mode="json")})
+        s3.uploads.add(lambda: s3.store.point(RESULT, said))
+    for name, value in sorted(result.metrics.items()):
+        print(f"{name:24} {value:.4g}")
+    print(f"{'checkpoints':24} {s3.store.address}")
+
+
+class _S3(NamedTuple):
+    store: "S3Store"
+    uploads: "Outbox"
 
 
 @contextmanager
-def _store(settings: PlatformSettings, config: Experiment, process: "Process") -> Iterator["S3Store | None"]:
-    """The run's store, for rank 0; left when everything is uploaded, or with Away."""
+def _s3(settings: PlatformSettings, config: Experiment, process: "Process") -> Iterator[_S3 | None]:
+    """For rank 0: the run's store, left when everything is uploaded, or with Away."""
     if not process.main:
         yield None
         return
     from everest.training.interrupt import Interrupted
     from orchestration.storage import S3Store
 
-    store = S3Store(settings, config.name, settings.work / config.name / "uploads")
+    store = S3Store(settings, config.name)
+    store.abort_uploads()
+    uploads = store.uploads()
     try:
-        store.open()
         try:
-            yield store
+            yield _S3(store, uploads)
         except EverestError as error:
             stopped = isinstance(error, Interrupted)
             try:
-                store.flush(settings.grace_s - _LAST_WORDS_S if stopped else settings.patience_s)
+                uploads.flush(settings.grace_s - _LAST_WORDS_S if stopped else settings.patience_s)
             except EverestError as left:
                 log.error("%s; the run will go on from an earlier checkpoint", left)  # noqa: TRY400
             raise error from None
-        store.flush(settings.patience_s)
+        uploads.flush(settings.patience_s)
     finally:
+        uploads.close()
         store.close()
 
 
@@ -157,12 +168,13 @@ def _finished(store: "S3Store", config: Experiment) -> bool:
     return said is not None
 
 
-def _count_start(store: "S3Store", limit: int) -> None:
+def _count_start(s3: _S3, settings: PlatformSettings) -> None:
     """Raises EverestError where this submission has started too often without a new checkpoint in between."""
     from everest.training.checkpoint import LATEST
 
-    latest = json.loads(store.read(LATEST) or "{}").get("checkpoint")
-    said = json.loads(store.read(STARTS) or "{}")
+    limit = settings.backoff_limit
+    latest = json.loads(s3.store.read(LATEST) or "{}").get("checkpoint")
+    said = json.loads(s3.store.read(STARTS) or "{}")
     now = {"submission": os.environ.get("EVEREST_SUBMISSION"), "checkpoint": latest}
     starts = said["starts"] + 1 if now.items() <= said.items() else 1
     if starts > limit + 1:
@@ -170,8 +182,7 @@ def _count_start(store: "S3Store", limit: int) -> None:
             f"started {starts - 1} times without getting further than {latest or 'the beginning'} "
             f"(EVEREST_BACKOFF_LIMIT {limit}); see what ended it above, or kubectl describe the job; submit to go on"
         )
-    store.point(STARTS, json.dumps({**now, "starts": starts}))
-    store.flush(store.settings.patience_s)
+    s3.store.patiently(lambda: s3.store.point(STARTS, json.dumps({**now, "starts": starts})))
 
 
 def _place_initial_weights(config: Experiment, settings: PlatformSettings, process: "Process") -> None:
@@ -196,7 +207,6 @@ def _exported(settings: PlatformSettings, run: str) -> dict[str, bytes]:
 
     store = S3Store(settings, run)
     try:
-        store.open()
         with tempfile.TemporaryDirectory() as scratch:
             if Checkpoints(store, Path(scratch), keep=1).fetch_newest(Path(scratch)) is None:
                 raise UsageError(

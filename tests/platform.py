@@ -46,7 +46,7 @@ def platform(kubeconfig: str, videos: Path, tmp_path_factory: pytest.TempPathFac
     with postgres() as database, pytest.MonkeyPatch.context() as patch:
         mlflow = MlflowServer(database, f"s3://{BUCKET}/{prefix}/unused", environment, folder / "mlflow.log", HOST)
         mlflow.start()
-        for name in KEYS:
+        for name in (*KEYS, "MLFLOW_S3_ENDPOINT_URL"):
             patch.setenv(name, environment[name])
         environment = environment | {
             "KUBECONFIG": kubeconfig,

@@ -12,7 +12,8 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from everest.files import sha256
-from everest.protocols import CheckpointStore
+from everest.protocols import AtOnce, CheckpointStore, Queue
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ LATEST, BEST = "latest.json", "best.json"
 _MANIFEST = "manifest.json"
 _MODEL = "model.safetensors"
 _TRAINING = "training.pt"
+_SCRATCH = ".checkpoint-"
 _KEY = re.compile(r"(step-\d{8}-[0-9a-f]{8})/([\w.-]+)")
 _FILE = re.compile(r"\w[\w.-]*")
 
@@ -43,53 +45,78 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """A run's checkpoints in a store: the newest ``keep``, and the best. ``scratch`` is for files on their way."""
+    """A run's checkpoints in a store: the newest ``keep``, and the best.
 
-    def __init__(self, store: CheckpointStore, scratch: Path, keep: int) -> None:
+    ``scratch`` is a folder for files on their way; ``queue`` may let them go their way while training goes on. Where
+    that is slower than checkpoints are saved, only the newest of those that wait is taken.
+    """
+
+    def __init__(self, store: CheckpointStore, scratch: Path, keep: int, queue: Queue | None = None) -> None:
         self.store, self.scratch, self.keep = store, scratch, keep
+        self.queue = queue or AtOnce()
         self._writer = secrets.token_hex(4)
         self._current: str | None = None
-        self._damaged: set[str] = set()
         self._best: dict[str, Any] = {}
+        self._damaged: set[str] = set()
 
     def take_over(self, newest: Checkpoint | None) -> None:
-        """Makes this process the run's only writer. Raises Superseded where another does so at the same time."""
+        """Makes this process the run's only writer; any other will find itself Superseded."""
         best, _ = self.store.read(BEST), self.store.read(LATEST)
         self._best = json.loads(best) if best else {}
         self._current = newest.name if newest else None
-        self._point_to_current()
+        self.queue.submit("take over", partial(self._point_to, self._current))
 
     def save(self, step: int, weights: dict[str, Tensor], training: dict[str, Any], texts: Mapping[str, str]) -> None:
-        """Writes a checkpoint, its manifest last, and removes those there are too many of.
+        """Writes a checkpoint and queues its way to the store.
 
-        Raises OSError where the store cannot take it, Superseded where another process has taken over.
+        Raises OSError where the disk or the store cannot take it, Superseded where another process has taken over.
         """
-        name = f"step-{step:08d}-{self._writer}"
-        with self._folder() as folder:
+        self._current = name = f"step-{step:08d}-{self._writer}"
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=self.scratch, prefix=_SCRATCH))
+        discard = partial(shutil.rmtree, folder)
+        try:
             save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / _MODEL)
             torch.save(training, folder / _TRAINING)
             for file, text in texts.items():
                 (folder / file).write_text(text)
             files = {path.name: _seal(path) for path in sorted(folder.iterdir())}
             (folder / _MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
-            self.store.delete(f"{name}/{_MANIFEST}")
-            for file in (*files, _MANIFEST):
-                self.store.put(folder / file, f"{name}/{file}")
-        self._current = name
-        self._point_to_current()
-        self._prune()
+            self.queue.submit("checkpoint", partial(self._publish, name, folder, [*files, _MANIFEST]), discard)
+        except BaseException:
+            discard(ignore_errors=True)
+            raise
 
     def mark_best(self, metric: str, value: float) -> None:
         """Holds on to the checkpoint last saved or restored if its number is the highest so far."""
-        if self._best.get("metric") != metric or value > self._best["value"]:
-            self._best = {"checkpoint": self._current, "metric": metric, "value": value}
-            self.store.point(BEST, json.dumps(self._best))
+        assert self._current
+        self.queue.submit(f"best {self._current}", partial(self._mark, self._current, metric, value))
+
+    def _publish(self, name: str, folder: Path, files: Sequence[str]) -> None:
+        """Tried again after an error, it goes on with the files that are left. The manifest comes last."""
+        for file in files:
+            if (folder / file).exists():
+                self.store.put(folder / file, f"{name}/{file}")
+        self._point_to(name)
+        self._prune()
+        folder.rmdir()
+
+    def _mark(self, name: str, metric: str, value: float) -> None:
+        higher = self._best.get("metric") != metric or value > self._best["value"]
+        if higher and name in self._complete():
+            best = {"checkpoint": name, "metric": metric, "value": value}
+            self.store.point(BEST, json.dumps(best))
+            self._best = best
+
+    def _point_to(self, name: str | None) -> None:
+        self.store.point(LATEST, json.dumps({"checkpoint": name, "writer": self._writer}))
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint whose every sum is right; damaged ones are passed over, and that is said."""
-        with self._folder() as folder:
-            name = self.fetch_newest(folder)
-            return _read(name, folder) if name else None
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.scratch, prefix=_SCRATCH) as scratch:
+            name = self.fetch_newest(Path(scratch))
+            return _read(name, Path(scratch)) if name else None
 
     def fetch_newest(self, folder: Path) -> str | None:
         """Copies the newest checkpoint that verifies to ``folder``, and returns its name."""
@@ -120,9 +147,6 @@ class Checkpoints:
             if _seal(folder / file) != files[file]:
                 raise ValueError(f"{file} is not what its manifest says")
 
-    def _point_to_current(self) -> None:
-        self.store.point(LATEST, json.dumps({"checkpoint": self._current, "writer": self._writer}))
-
     def _prune(self) -> None:
         names = sorted(self._complete() - self._damaged)
         alive = {*names[-self.keep :], self._best.get("checkpoint")}
@@ -135,18 +159,6 @@ class Checkpoints:
     def _complete(self) -> set[str]:
         keys = (_KEY.fullmatch(key) for key in self.store.list())
         return {found[1] for found in keys if found and found[2] == _MANIFEST}
-
-    def _folder(self) -> "_Scratch":
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        return _Scratch(self.scratch)
-
-
-class _Scratch(tempfile.TemporaryDirectory[str]):
-    def __init__(self, parent: Path) -> None:
-        super().__init__(dir=parent, prefix=".checkpoint-")
-
-    def __enter__(self) -> Path:  # type: ignore[override]
-        return Path(super().__enter__())
 
 
 def _read(name: str, folder: Path) -> Checkpoint:
@@ -164,5 +176,5 @@ def _seal(file: Path) -> dict[str, Any]:
 
 def clear_scratch(scratch: Path) -> None:
     """Removes what a killed run left half-written."""
-    for folder in scratch.glob(".checkpoint-*"):
+    for folder in scratch.glob(f"{_SCRATCH}*"):
         shutil.rmtree(folder, ignore_errors=True)

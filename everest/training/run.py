@@ -18,7 +18,7 @@ from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.registry import classifier, pretrain_model
 from everest.model.weights import load_weights
-from everest.protocols import CheckpointStore, Outcome, Tracker
+from everest.protocols import CheckpointStore, Outcome, Queue, Tracker
 from everest.seeding import seed_everything
 from everest.training.checkpoint import Checkpoint, Checkpoints, clear_scratch
 from everest.training.distributed import Process
@@ -53,11 +53,18 @@ _FREE = ("data.workers", "data.max_bad", "keep.", "evaluate.")
 
 
 def run(
-    config: Experiment, folder: Path, store: CheckpointStore, tracker: Tracker, process: Process, stop: StopRequest
+    config: Experiment,
+    folder: Path,
+    store: CheckpointStore,
+    tracker: Tracker,
+    process: Process,
+    stop: StopRequest,
+    queue: Queue | None = None,
 ) -> Result:
     """Trains, tests and exports; continues from the store's newest checkpoint where it has one.
 
-    ``folder`` keeps what a person looks at: the experiment, figures, the exported model and the result.
+    ``folder`` keeps what a person looks at: the experiment, figures, the exported model and the result. ``queue``
+    may take checkpoints to the store while training goes on.
     Raises UsageError before anything is written where the experiment cannot be run or is not the one
     that ``folder`` was begun with; Interrupted after saving when asked to stop.
     """
@@ -65,7 +72,8 @@ def run(
     if process.main:
         claim(folder, config)
         clear_scratch(folder)
-    training = _prepare(config, folder, store, tracker, process, stop, train_index, val_index)
+    checkpoints = Checkpoints(store, folder, config.keep.checkpoints, queue)
+    training = _prepare(config, folder, checkpoints, tracker, process, stop, train_index, val_index)
     checkpoint = process.share(_take_over(training) if process.main else None)
     if checkpoint:
         training.restore(checkpoint)
@@ -137,7 +145,7 @@ def _take_over(training: Training) -> Checkpoint | None:
 def _prepare(
     config: Experiment,
     folder: Path,
-    store: CheckpointStore,
+    checkpoints: Checkpoints,
     tracker: Tracker,
     process: Process,
     stop: StopRequest,
@@ -161,7 +169,7 @@ def _prepare(
         loss=loss,
         index=train_index,
         process=process,
-        checkpoints=Checkpoints(store, folder, config.keep.checkpoints),
+        checkpoints=checkpoints,
         tracker=tracker,
         stop=stop,
         metrics_file=folder / METRICS,

@@ -32,16 +32,15 @@ def open_store(platform: Platform, run: str) -> S3Store:
     settings = PlatformSettings(
         s3_endpoint=S3, s3_bucket=platform.environment["EVEREST_S3_BUCKET"], s3_prefix=platform.prefix, patience_s=20
     )
-    store = S3Store(settings, run)
-    store.open()
-    return store
+    return S3Store(settings, run)
 
 
 def checkpoints(platform: Platform, run: str) -> list[str]:
     """Complete ones, the oldest first."""
     store = open_store(platform, run)
+    found = sorted(key.partition("/")[0] for key in store.list() if key.endswith("/manifest.json"))
     store.close()
-    return sorted(key.partition("/")[0] for key in store.list() if key.endswith("/manifest.json"))
+    return found
 
 
 def pointer(platform: Platform, run: str, name: str) -> Any:

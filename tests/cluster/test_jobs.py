@@ -170,7 +170,7 @@ def test_s3_and_then_mlflow_may_be_away_for_half_a_minute(platform: Platform) ->
     wait_for_step(platform, "outages", 100)
     with s3_server.away():
         time.sleep(30)
-    until(lambda: int(checkpoints(platform, "outages")[-1][5:13]) > 200, "checkpoints again")
+    until(lambda: int(checkpoints(platform, "outages")[-1][5:13]) > 200, "checkpoints again", every=1)
     with platform.mlflow.away():
         time.sleep(30)
         assert waiting.poll() is None, "the job ended before MLflow was back"

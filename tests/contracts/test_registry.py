@@ -36,11 +36,9 @@ def trained(settings: PlatformSettings, synthetic: Path, tmp_path_factory: pytes
     for name, stage in (("first", "finetune"), ("second", "finetune"), ("auto", "pretrain")):
         config = tiny(stage, synthetic, name=name, seed=len(name), **{"keep.checkpoints": 2})
         folder = tmp_path_factory.mktemp(name)
-        store = S3Store(settings, name, folder / "uploads")
-        store.open()
+        store = S3Store(settings, name)
         tracker = Trackers(JsonLinesTracker(folder / METRICS), MLflowTracker(config, folder, store, settings))
         run(config, folder, store, tracker, ALONE, StopRequest())
-        store.flush(20)
         store.close()
     return settings
 
@@ -72,7 +70,6 @@ def test_registering_twice_makes_one_version_with_what_the_checkpoint_holds(trai
     client = mlflow.MlflowClient()
     (version,) = client.search_model_versions("name='first'")
     store = S3Store(trained, "first")
-    store.open()
     newest = max(key.partition("/")[0] for key in store.list() if key.startswith("step-"))
     assert version.tags["everest.address"] == f"{store.address}{newest}"
     folder = Path(trained.work)
@@ -119,7 +116,6 @@ def test_the_best_checkpoint_can_be_registered_instead(trained: PlatformSettings
     import mlflow
 
     store = S3Store(trained, "first")
-    store.open()
     best = json.loads(store.read("best.json") or "")["checkpoint"]
     register(trained, "first", name="bests", best=True)
     (version,) = mlflow.MlflowClient().search_model_versions("name='bests'")
@@ -139,8 +135,7 @@ def test_what_cannot_be_registered_is_one_line(trained: PlatformSettings) -> Non
 def test_a_damaged_checkpoint_is_never_registered(trained: PlatformSettings, caplog: pytest.LogCaptureFixture) -> None:
     import mlflow
 
-    store = S3Store(trained, "second", Path(trained.work) / "spool")
-    store.open()
+    store = S3Store(trained, "second")
     older, newest = sorted({key.partition("/")[0] for key in store.list() if key.startswith("step-")})[-2:]
     store._client.put_object(Bucket=store.bucket, Key=f"{store.prefix}{newest}/model.safetensors", Body=b"damaged")
     register(trained, "second", name="careful")
@@ -149,7 +144,6 @@ def test_a_damaged_checkpoint_is_never_registered(trained: PlatformSettings, cap
     assert version.tags["everest.address"] == f"{store.address}{older}"
     store.read("best.json")
     store.point("best.json", f'{{"checkpoint": "{newest}"}}')
-    store.flush(20)
     store.close()
     with pytest.raises(EverestError, match=rf"{newest} is damaged: model.safetensors is not what its manifest says"):
         register(trained, "second", name="careful", best=True)

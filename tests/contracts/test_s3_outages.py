@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from everest.errors import UsageError
+from everest.errors import Superseded, UsageError
 from everest.training.checkpoint import Checkpoints
-from orchestration.outbox import Away
+from orchestration.outbox import Away, Outbox
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store, s3_client
 from tests.services import S3, Link, s3_settings
@@ -32,87 +32,123 @@ def settings(link: Link, monkeypatch: pytest.MonkeyPatch) -> PlatformSettings:
 
 
 @pytest.fixture
-def store(settings: PlatformSettings, tmp_path: Path) -> Iterator[S3Store]:
-    store = S3Store(settings, "run", tmp_path / "spool")
-    store.open()
+def store(settings: PlatformSettings) -> Iterator[S3Store]:
+    store = S3Store(settings, "run")
     yield store
     store.close()
 
 
-def big(path: Path, megabytes: int = 160) -> bytes:
-    content = os.urandom(megabytes * MB)
-    path.write_bytes(content)
-    return content
+@pytest.fixture
+def uploads(store: S3Store) -> Iterator[Outbox]:
+    uploads = store.uploads()
+    yield uploads
+    uploads.close()
 
 
-def test_an_upload_cut_in_the_middle_is_made_up_for(
-    store: S3Store, link: Link, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def checkpoints(store: S3Store, uploads: Outbox, tmp_path: Path) -> Checkpoints:
+    made = Checkpoints(store, tmp_path, keep=2, queue=uploads)
+    made.take_over(None)
+    uploads.flush(20)
+    return made
+
+
+def save(checkpoints: Checkpoints, step: int, megabytes: float = 1) -> None:
+    weights = {"w": torch.full((int(megabytes * MB / 4),), float(step))}
+    checkpoints.save(step, weights, {"step": step}, {"classes.txt": "a"})
+
+
+def steps(store: S3Store) -> set[int]:
+    return {int(key[5:13]) for key in store.list() if key.endswith("manifest.json")}
+
+
+def test_a_checkpoint_cut_off_in_the_middle_is_made_up_for(
+    store: S3Store, uploads: Outbox, checkpoints: Checkpoints, link: Link, caplog: pytest.LogCaptureFixture
 ) -> None:
-    content = big(tmp_path / "file")
-    store.put(tmp_path / "file", "step/model")
-    store.point("latest", "step")
+    save(checkpoints, 1, megabytes=200)
     link.cut_after(80 * MB)
-    assert "step/model" in store.list()
     time.sleep(1)
     link.mend()
-    store.flush(60)
+    uploads.flush(60)
     assert "does not answer; going on" in caplog.text
-    store.get("step/model", tmp_path / "back")
-    assert (tmp_path / "back").read_bytes() == content
-    assert store.read("latest") == "step"
-    assert not list((tmp_path / "spool").iterdir())
+    found = checkpoints.newest()
+    assert found is not None
+    assert (found.step, found.weights["w"].unique().tolist()) == (1, [1.0])
+    assert json.loads(store.read("latest.json") or "")["checkpoint"] == found.name
+    assert not list(checkpoints.scratch.glob(".checkpoint-*"))
 
 
-def test_nothing_waits_for_a_server_that_is_away_and_only_what_is_wanted_is_uploaded(
-    store: S3Store, link: Link, settings: PlatformSettings, tmp_path: Path
+def test_saving_never_waits_and_the_disk_holds_two_of_those_that_do(
+    store: S3Store, uploads: Outbox, checkpoints: Checkpoints, link: Link
 ) -> None:
-    """Ten checkpoints are saved meanwhile: those no longer kept never leave this machine, nor fill its disk."""
-    checkpoints = Checkpoints(store, tmp_path, keep=2)
-    checkpoints.take_over(None)
-    store.flush(20)
+    for step in (1, 2):
+        save(checkpoints, step)
+        uploads.flush(20)
+    checkpoints.mark_best("val/top1", 0.9)
+    uploads.flush(20)
     link.cut()
     started = time.monotonic()
-    for step in range(1, 11):
-        checkpoints.save(step, {"w": torch.full((MB,), float(step))}, {}, {"classes.txt": "a"})
+    for step in range(3, 13):
+        save(checkpoints, step)
+        checkpoints.mark_best("val/top1", step / 100)
     assert time.monotonic() - started < 5
-    assert sum(file.stat().st_size for file in (tmp_path / "spool").iterdir()) < 4 * (4 * MB + 10_000)
+    assert len(list(checkpoints.scratch.glob(".checkpoint-*"))) <= 2
     link.mend()
-    store.flush(60)
-    later = S3Store(settings, "run")
-    later.open()
-    assert {key[:13] for key in later.list() if "/" in key} == {"step-00000009", "step-00000010"}
-    found = Checkpoints(later, tmp_path, keep=2).newest()
-    assert found is not None
-    assert found.weights["w"][0] == 10
-    later.close()
+    uploads.flush(60)
+    assert steps(store) == {2, 3, 12}  # the best, the one whose turn it was, and the newest
+    assert not list(checkpoints.scratch.glob(".checkpoint-*"))
 
 
-def test_a_server_that_stays_away_is_said_loudly_and_the_files_stay(store: S3Store, link: Link, tmp_path: Path) -> None:
+def test_whenever_a_process_is_killed_there_is_a_whole_checkpoint(
+    store: S3Store, settings: PlatformSettings, uploads: Outbox, checkpoints: Checkpoints, link: Link, tmp_path: Path
+) -> None:
+    """Saved faster than uploaded, with cuts: what a successor finds is never less than what was there before."""
+    save(checkpoints, 1)
+    uploads.flush(20)
+    reader, newest = S3Store(settings.model_copy(update={"s3_endpoint": S3}), "run"), 1
+    for step in range(2, 40):
+        save(checkpoints, step, megabytes=8)
+        if step % 7 == 0:
+            link.cut()
+        if step % 7 == 2:
+            link.mend()
+        time.sleep(0.02)
+        found = Checkpoints(reader, tmp_path / "reader", keep=2).newest()
+        assert found is not None
+        assert found.step >= newest
+        newest = found.step
+    link.mend()
+    uploads.flush(60)
+    assert max(steps(store)) == 39
+    assert len(steps(store)) == 2
+    reader.close()
+
+
+def test_a_server_that_stays_away_is_said_loudly_and_the_files_stay(
+    uploads: Outbox, checkpoints: Checkpoints, link: Link
+) -> None:
     link.cut()
-    (tmp_path / "file").write_text("x")
-    store.put(tmp_path / "file", "a")
+    save(checkpoints, 1)
     with pytest.raises(Away, match=r"S3 at http.* has not taken what was left for it in 1 s"):
-        store.flush(1)
-    assert [file.read_text() for file in (tmp_path / "spool").iterdir()] == ["x"]
+        uploads.flush(1)
+    assert [file.name for file in checkpoints.scratch.glob(".checkpoint-*/model.safetensors")]
 
 
 def test_a_killed_writer_leaves_no_half_checkpoint_and_no_unfinished_upload(
-    store: S3Store, link: Link, settings: PlatformSettings, tmp_path: Path
+    store: S3Store, settings: PlatformSettings, uploads: Outbox, checkpoints: Checkpoints, link: Link, tmp_path: Path
 ) -> None:
-    checkpoints = Checkpoints(store, tmp_path, keep=3)
-    checkpoints.take_over(None)
-    checkpoints.save(1, {"w": torch.ones(1)}, {}, {})
-    store.flush(20)
-    checkpoints.save(2, {"w": torch.rand(40 * MB)}, {}, {})
+    save(checkpoints, 1)
+    uploads.flush(20)
+    save(checkpoints, 2, megabytes=200)
     link.cut_after(80 * MB)
-    store.close()
+    uploads.close()
 
-    client = s3_client(settings)
     link.mend()
+    client = s3_client(settings)
     unfinished = client.list_multipart_uploads(Bucket=store.bucket, Prefix=store.prefix).get("Uploads", [])
     assert len(unfinished) == 1
-    successor = S3Store(settings, "run", tmp_path / "spool2")
-    successor.open()
+    successor = S3Store(settings, "run")
+    successor.abort_uploads()
     assert not client.list_multipart_uploads(Bucket=store.bucket, Prefix=store.prefix).get("Uploads")
     found = Checkpoints(successor, tmp_path, keep=3).newest()
     assert found is not None
@@ -121,15 +157,25 @@ def test_a_killed_writer_leaves_no_half_checkpoint_and_no_unfinished_upload(
     successor.close()
 
 
+def test_a_process_whose_run_was_taken_over_stops_at_its_next_save(
+    settings: PlatformSettings, uploads: Outbox, checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    successor = S3Store(settings, "run")
+    Checkpoints(successor, tmp_path / "successor", keep=2).take_over(None)
+    save(checkpoints, 1)
+    with pytest.raises(Superseded, match="another process continues the run in s3://"):
+        uploads.flush(20)
+    with pytest.raises(Superseded):
+        save(checkpoints, 2)
+    successor.close()
+
+
 def test_a_pointer_whose_answer_was_lost_is_recognised_as_ones_own(store: S3Store) -> None:
     """The write arrived, the answer did not: trying again finds the precondition broken by oneself."""
     store.point("latest", "1")
-    store.flush(20)
     store._client.put_object(Bucket=store.bucket, Key=store.prefix + "latest", Body=b"2")  # as the lost attempt did
     store.point("latest", "2")
-    store.flush(20)
     store.point("latest", "3")
-    store.flush(20)
     assert store.read("latest") == "3"
 
 
@@ -151,7 +197,7 @@ def test_not_being_let_in_is_one_line_that_names_the_settings_and_not_the_secret
         settings = settings.model_copy(update={setting: value})
     store = S3Store(settings, "run")
     with pytest.raises(UsageError, match=said) as error:
-        store.open()
+        store.list()
     assert "\n" not in str(error.value)
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in str(error.value)
     store.close()
@@ -161,5 +207,5 @@ def test_a_server_that_is_not_there_at_the_start_is_waited_for_then_said(monkeyp
     settings = s3_settings(monkeypatch, "http://127.0.0.1:9", patience_s=1)
     store = S3Store(settings, "run")
     with pytest.raises(Away, match=r"s3://.* was not reached in \d+ s: Could not connect"):
-        store.open()
+        store.list()
     store.close()

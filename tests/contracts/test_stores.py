@@ -23,20 +23,12 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
     settings, stores = s3_settings(monkeypatch), []
 
     def open_s3() -> S3Store:
-        for before in stores:
-            before.flush(20)
-        stores.append(S3Store(settings, "run", tmp_path / f"spool{len(stores)}"))
-        stores[-1].open()
+        stores.append(S3Store(settings, "run"))
         return stores[-1]
 
     yield open_s3
     for store in stores:
         store.close()
-
-
-def settle(store: CheckpointStore) -> None:
-    if isinstance(store, S3Store):
-        store.flush(20)
 
 
 def written(tmp_path: Path, content: bytes) -> Path:
@@ -63,7 +55,6 @@ def test_putting_again_replaces(open_store: Open, tmp_path: Path) -> None:
     store = open_store()
     for text in (b"one", b"two"):
         store.put(written(tmp_path, text), "a")
-    settle(store)
     assert content(open_store(), "a", tmp_path) == b"two"
 
 
@@ -90,11 +81,9 @@ def test_a_pointer_moves_as_often_as_its_only_writer_wants(open_store: Open) -> 
     assert store.read("latest") is None
     for text in ("1", "2", "3"):
         store.point("latest", text)
-    settle(store)
     later = open_store()
     assert later.read("latest") == "3"
     later.point("latest", "4")
-    settle(later)
     assert open_store().read("latest") == "4"
 
 
@@ -105,10 +94,8 @@ def test_a_pointer_that_another_moved_is_not_moved_back(open_store: Open, tmp_pa
     second = open_store()
     second.read("latest")
     second.point("latest", "second")
-    settle(second)
-    with pytest.raises(Superseded, match="another process continues the run in "):  # noqa: PT012
+    with pytest.raises(Superseded, match="another process continues the run in "):
         first.point("latest", "first again")
-        settle(first)
     assert second.read("latest") == "second"
 
 
@@ -116,8 +103,6 @@ def test_of_two_that_find_no_pointer_one_wins(open_store: Open) -> None:
     first, second = open_store(), open_store()
     assert first.read("latest") is second.read("latest") is None
     first.point("latest", "first")
-    settle(first)
-    with pytest.raises(Superseded):  # noqa: PT012
+    with pytest.raises(Superseded):
         second.point("latest", "second")
-        settle(second)
     assert first.read("latest") == "first"
