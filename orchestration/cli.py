@@ -14,10 +14,10 @@ from everest.arguments import overrides
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.progress import start_logging
-from orchestration.job import JobSpec, JobStatus
+from orchestration.job import JobSpec, JobStatus, Launcher
 from orchestration.provenance import commit
 from orchestration.settings import PlatformSettings
-from orchestration.watch import Watchable, age, wait
+from orchestration.watch import age, last_line, wait
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _status(options: argparse.Namespace, settings: PlatformSettings, _: list[str
         "age": age(status),
         "nodes": ", ".join(status.nodes),
         "image": status.image,
-        "says": launcher.last_line(options.job),
+        "says": last_line(launcher, options.job),
     }
     for name, value in rows.items():
         if value:
@@ -165,20 +165,20 @@ def _register(options: argparse.Namespace, settings: PlatformSettings, _: list[s
     print(made.address)
 
 
-def _kubernetes(settings: PlatformSettings) -> Watchable:
+def _kubernetes(settings: PlatformSettings) -> Launcher:
     from orchestration.kubernetes import KubernetesLauncher
 
     return KubernetesLauncher(settings)
 
 
-def _local(settings: PlatformSettings) -> Watchable:
+def _local(settings: PlatformSettings) -> Launcher:
     from orchestration.local import LocalLauncher
 
     return LocalLauncher(settings)
 
 
-_LAUNCHERS: dict[str, Callable[[PlatformSettings], Watchable]] = {"kubernetes": _kubernetes, "local": _local}
+_LAUNCHERS: dict[str, Callable[[PlatformSettings], Launcher]] = {"kubernetes": _kubernetes, "local": _local}
 
 
-def _launcher(options: Any, settings: PlatformSettings) -> Watchable:
+def _launcher(options: Any, settings: PlatformSettings) -> Launcher:
     return _LAUNCHERS[options.launcher](settings)

@@ -65,8 +65,11 @@ class Launcher(Protocol):
     def status(self, name: str) -> JobStatus:
         """Raises UnknownJobError."""
 
-    def logs(self, name: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
-        """Lines as ``[rank 3] text``: of one process or of all; with ``follow`` until the job ends."""
+    def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
+        """Lines as ``[rank 3] text``, of one process or of all.
+
+        With ``follow`` until the job ends, with ``last`` only so many of each pod.
+        """
 
     def cancel(self, name: str) -> None:
         """Ends the job and forgets it; it has the settings' grace to save a checkpoint. Raises UnknownJobError."""

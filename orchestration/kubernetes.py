@@ -78,36 +78,15 @@ class KubernetesLauncher:
         self._job(name)
         self._delete(name)
 
-    def logs(self, name: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
-        replicas = self._job(name)["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"]
-        pods = [f"{name}-worker-{index}" for index in range(replicas)]
+    def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
+        spec = self._job(name)["spec"]
+        pods = [f"{name}-worker-{index}" for index in range(spec["pytorchReplicaSpecs"]["Worker"]["replicas"])]
+        if rank is not None and "nprocPerNode" in spec:  # an elastic job's ranks may be in any pod
+            pods = pods[rank // int(spec["nprocPerNode"]) :][:1]
         logs = PodLogs(self._core, self.namespace, CONTAINER, lambda: not follow or self._ended(name))
-        for line in logs.lines(pods, follow):
+        for line in logs.lines(pods, follow, last):
             if rank is None or line.startswith(f"[rank {rank}]"):
                 yield line
-
-    @answered
-    def last_line(self, name: str) -> str:
-        """What the first process said last; empty before it said anything."""
-        with suppress(ApiException):
-            said = self._core.read_namespaced_pod_log(
-                f"{name}-worker-0", self.namespace, container=CONTAINER, tail_lines=20
-            )
-            lines = [line for line in said.splitlines() if line.startswith("[rank 0]")]
-            return lines[-1].removeprefix("[rank 0]").strip() if lines else ""
-        return ""
-
-    @answered
-    def last_lines(self, name: str, count: int) -> Sequence[str]:
-        """The end of the log of the pod that failed, or of the first."""
-        pods = self._pods(name)
-        failed = [pod for pod in pods if pod.status.phase == "Failed"] or pods
-        if not failed:
-            return []
-        said = self._core.read_namespaced_pod_log(
-            failed[0].metadata.name, self.namespace, container=CONTAINER, tail_lines=count
-        )
-        return str(said).splitlines()
 
     def _ended(self, name: str) -> bool:
         try:

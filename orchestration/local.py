@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -59,20 +60,22 @@ class LocalLauncher:
         if state == "failed" and self._file(name, "result.json").exists():
             state = "succeeded"
         created = datetime.fromtimestamp(job["started"], UTC)
-        reason = (self.last_lines(name, 1) or [""])[-1] if state == "failed" else ""
+        reason = next(self.logs(name, last=1), "") if state == "failed" else ""
         return JobStatus(name, state, created, reason, nodes=(os.uname().nodename,))
 
-    def logs(self, name: str, rank: int | None = None, follow: bool = False) -> Iterator[str]:
+    def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         process = self._process(name)
         with self._file(name, _LOG).open(errors="replace") as log:
+            lines = iter(deque(log, last) if last is not None else log)
             while True:
                 running = follow and process is not None and _lives(process)
-                while line := log.readline():
+                for line in lines:
                     if rank is None or line.startswith(f"[rank {rank}]"):
                         yield line.rstrip("\n")
                 if not running:
                     return
                 time.sleep(0.2)
+                lines = iter(log)
 
     def cancel(self, name: str) -> None:
         self._job(name)
@@ -87,15 +90,6 @@ class LocalLauncher:
     def list(self) -> Sequence[JobStatus]:
         found = [self.status(file.parent.name) for file in self.work.glob(f"*/{_JOB}")]
         return sorted(found, key=lambda status: status.created, reverse=True)
-
-    def last_line(self, name: str) -> str:
-        """What the first process said last."""
-        said = [line for line in self.last_lines(name, 50) if line.startswith("[rank 0]")]
-        return said[-1].removeprefix("[rank 0]").strip() if said else ""
-
-    def last_lines(self, name: str, count: int) -> Sequence[str]:
-        file = self._file(name, _LOG)
-        return file.read_text(errors="replace").splitlines()[-count:] if file.exists() else []
 
     def _command(self, spec: JobSpec) -> Sequence[str]:
         return [

@@ -20,14 +20,14 @@ class PodLogs:
     container: str
     ended: Callable[[], bool]
 
-    def lines(self, pods: Sequence[str], follow: bool) -> Iterator[str]:
+    def lines(self, pods: Sequence[str], follow: bool, last: int | None) -> Iterator[str]:
         """Those of all pods; where a pod is replaced, its successor is followed on."""
         lines: queue.Queue[str | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
         def read(pod: str) -> None:
             try:
-                for line in self._of(pod, follow, stop):
+                for line in self._of(pod, follow, last, stop):
                     lines.put(line)
             except BaseException as error:
                 lines.put(error)
@@ -49,15 +49,16 @@ class PodLogs:
         finally:
             stop.set()
 
-    def _of(self, pod: str, follow: bool, stop: threading.Event) -> Iterator[str]:
+    def _of(self, pod: str, follow: bool, last: int | None, stop: threading.Event) -> Iterator[str]:
         followed: str | None = None
         while not stop.is_set():
             ended = self.ended()
             try:
                 uid = self.core.read_namespaced_pod(pod, self.namespace).metadata.uid
                 if uid != followed:
+                    some = {} if last is None else {"tail_lines": last}
                     stream = self.core.read_namespaced_pod_log(
-                        pod, self.namespace, container=self.container, follow=follow, _preload_content=False
+                        pod, self.namespace, container=self.container, follow=follow, _preload_content=False, **some
                     )
                     for raw in stream:
                         yield raw.decode(errors="replace").rstrip("\n")

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Protocol
 
 from everest.errors import EverestError, UsageError
 from everest.progress import console
@@ -16,13 +15,6 @@ _HOPELESS_S = 20.0  # an image may be missing for a moment
 _LAST_LINES = 20
 
 
-class Watchable(Launcher, Protocol):
-    """A launcher that also shows the end of what was said."""
-
-    def last_line(self, name: str) -> str: ...
-    def last_lines(self, name: str, count: int) -> Sequence[str]: ...
-
-
 class JobFailed(EverestError):
     """The job did not succeed; ``exit_code`` is 2 where it was asked for something impossible."""
 
@@ -31,7 +23,7 @@ class JobFailed(EverestError):
         self.exit_code = exit_code
 
 
-def wait(launcher: Watchable, name: str) -> JobStatus:
+def wait(launcher: Launcher, name: str) -> JobStatus:
     """Returns when the job succeeded. Raises JobFailed, with the failing pod's last lines shown.
 
     A job that cannot start, or was started wrongly, is removed: it leaves nothing behind.
@@ -44,7 +36,7 @@ def wait(launcher: Watchable, name: str) -> JobStatus:
                 status = launcher.status(name)
             except UnknownJobError:
                 raise JobFailed(f"{name} was cancelled") from None
-            text = shown.describe(status, launcher.last_line(name) if status.state == "running" else "")
+            text = shown.describe(status, last_line(launcher, name) if status.state == "running" else "")
             live.update(text)
             if not console.is_terminal:
                 shown.print_when_new(status, text)
@@ -57,13 +49,19 @@ def wait(launcher: Watchable, name: str) -> JobStatus:
                 raise JobFailed(f"{name} cannot start: {status.reason}; it is removed")
             time.sleep(_EVERY_S)
     if status.state == "failed":
-        for line in _telling(launcher.last_lines(name, 10 * _LAST_LINES)):
+        for line in _telling(list(launcher.logs(name, last=10 * _LAST_LINES))):
             print(line, file=sys.stderr)
         if status.exit_code == UsageError.exit_code:
             launcher.cancel(name)
             raise JobFailed(f"{name} was started wrongly (see above); it is removed", UsageError.exit_code)
         raise JobFailed(f"{name} failed: {status.reason}")
     return status
+
+
+def last_line(launcher: Launcher, name: str) -> str:
+    """What the first process said last; empty before it said anything."""
+    said = list(launcher.logs(name, rank=0, last=_LAST_LINES))
+    return said[-1].removeprefix("[rank 0]").strip() if said else ""
 
 
 def _telling(lines: Sequence[str]) -> Sequence[str]:

@@ -207,7 +207,10 @@ class S3Server:
         try:
             yield
         finally:
-            server = subprocess.Popen(command, env=environment, cwd=folder, start_new_session=True)
+            with (self.home / "log/s3.log").open("ab") as log:
+                server = subprocess.Popen(
+                    command, env=environment, cwd=folder, start_new_session=True, stdout=log, stderr=log
+                )
             pid.write_text(str(server.pid))
             deadline = time.monotonic() + 20
             while not answers(S3):

@@ -36,13 +36,11 @@ def gone(platform: Platform, name: str) -> None:
 
 
 def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(platform: Platform, videos: Path) -> None:
-    arguments = " ".join(tiny(20))
-    done = platform.make(
-        "submit",
-        "RECIPE=demo-finetune",
-        f"ARGS=--name eight {arguments}",
-        f"WORK={platform.environment['EVEREST_WORK']}",
-    )
+    before = platform.jobs("submit", "demo-pretrain", "--name", "pre", *tiny(4), "--wait", **TWO)
+    assert before.code == 0, before.err
+    arguments = " ".join(["--name", "eight", *tiny(20, init="work/pre")])
+    work = platform.environment["EVEREST_WORK"]
+    done = platform.make("submit", "RECIPE=demo-finetune", f"ARGS={arguments}", f"WORK={work}")
     assert done.code == 0, done.err + done.out
     assert "eight succeeded" in done.err
     assert "8 processes on cpu" in platform.jobs("logs", "eight", "--rank", "0").out
@@ -51,7 +49,7 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(pl
 
     client, (run,) = mlflow_runs(platform, "eight")
     assert run.info.status == "FINISHED"
-    assert run.data.params["optim.steps"] == "20"
+    assert (run.data.params["optim.steps"], run.data.params["init"]) == ("20", "work/pre")
     assert {
         "everest.job": "eight",
         "everest.pod": "eight-worker-0",

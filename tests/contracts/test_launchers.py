@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from everest.config import Experiment
-from orchestration.job import JobSpec, NameInUseError, UnknownJobError
+from orchestration.job import JobSpec, Launcher, NameInUseError, UnknownJobError
 from orchestration.local import LocalLauncher
 from orchestration.settings import PlatformSettings
-from orchestration.watch import JobFailed, Watchable, wait
+from orchestration.watch import JobFailed, last_line, wait
 from tests.cluster.runs import tiny
 from tests.services import until
 
@@ -25,7 +25,7 @@ Spec = Callable[..., JobSpec]
 @pytest.fixture(scope="module", params=["local", "kubernetes"])
 def launcher(
     request: pytest.FixtureRequest, videos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Watchable, Path]]:
+) -> Iterator[tuple[Launcher, Path]]:
     """Of jobs of two processes, and where these find their videos."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "local":
@@ -42,7 +42,7 @@ def launcher(
 
 
 @pytest.fixture
-def spec(launcher: tuple[Watchable, Path]) -> Spec:
+def spec(launcher: tuple[Launcher, Path]) -> Spec:
     data = launcher[1]
 
     def make(name: str, steps: int, **changes: object) -> JobSpec:
@@ -77,7 +77,7 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
     with pytest.raises(NameInUseError, match=r"contract is \w+ .*already; everest-jobs cancel contract ends it"):
         jobs.submit(long)
     assert name in {job.name for job in jobs.list()}
-    until(lambda: re.search(r"contract \d\d+/400", jobs.last_line(name)), "some steps", 180)
+    until(lambda: re.search(r"contract \d\d+/400", last_line(jobs, name)), "some steps", 180)
     assert jobs.status(name).state == "running"
     assert jobs.status(name).nodes
     followed = jobs.logs(name, rank=0, follow=True)
