@@ -21,7 +21,7 @@ COPY --from=requirements /opt/everest /opt/everest
 ENV PATH=/opt/everest/bin:$PATH PYTHONUNBUFFERED=1
 COPY --from=project /wheel /tmp/wheel
 RUN pip install --no-cache-dir --no-deps /tmp/wheel/*.whl && rm -r /tmp/wheel
-ARG COMMIT=unknown
+ARG COMMIT=
 LABEL org.opencontainers.image.title="EVEREST" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.revision=${COMMIT}

@@ -43,7 +43,8 @@ def said(error: BaseException) -> EverestError:
         if isinstance(cause, ApiException):
             return _api_said(cause)
         if isinstance(cause, urllib3.exceptions.HTTPError | OSError):
-            return EverestError(f"the cluster does not answer: {' '.join(str(cause).split())[:300]} (KUBECONFIG)")
+            why = cause.reason if isinstance(cause, urllib3.exceptions.MaxRetryError) else cause
+            return EverestError(f"the cluster does not answer: {' '.join(str(why).split())[:200]} (KUBECONFIG)")
     raise error
 
 

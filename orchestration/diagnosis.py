@@ -39,7 +39,7 @@ def _not_scheduled(pod: Any, capacity: Capacity | None) -> Diagnosis | None:
     message = (condition.message or condition.reason or "not scheduled").split(" preemption:")[0].rstrip(". ")
     asked = int((pod.spec.containers[0].resources.requests or {}).get(_GPU, 0))
     if f"Insufficient {_GPU}" in message and asked:
-        if capacity and asked > capacity.most:
+        if capacity and asked > capacity.most > 0:  # none at all: perhaps more nodes are on their way
             return Diagnosis(
                 f"not enough {_GPU}: {asked} asked, but no node has more than {capacity.most} (EVEREST_GPUS)", True
             )

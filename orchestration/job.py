@@ -11,6 +11,7 @@ from everest.errors import EverestError, UsageError
 
 EXPERIMENT_FILE = "/etc/everest/experiment.yaml"  # in a pod
 WORKDIR = "/work"
+RESULT = "result.json"  # in S3, of a finished run
 
 State = Literal["pending", "running", "restarting", "suspended", "cancelling", "succeeded", "failed"]
 ENDED: frozenset[State] = frozenset({"succeeded", "failed"})

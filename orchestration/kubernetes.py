@@ -38,7 +38,7 @@ class KubernetesLauncher:
     @answered
     def __init__(self, settings: PlatformSettings) -> None:
         self.settings, self.namespace = settings, settings.namespace
-        logging.getLogger("urllib3").setLevel(logging.ERROR)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         self._training = TrainingClient(context=settings.context, namespace=settings.namespace)
         self._core = self._training.core_api
         self._custom = self._training.custom_api
@@ -54,7 +54,7 @@ class KubernetesLauncher:
         try:
             made = self._job(spec.name)["metadata"]
             config.metadata.owner_references = [
-                k8s.V1OwnerReference("kubeflow.org/v1", kind="PyTorchJob", name=spec.name, uid=made["uid"])
+                k8s.V1OwnerReference("kubeflow.org/v1", True, kind="PyTorchJob", name=spec.name, uid=made["uid"])
             ]
             self._core.create_namespaced_config_map(self.namespace, config)
         except BaseException:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,8 @@ from everest.files import write_text
 from orchestration.job import ENDED, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
 from orchestration.settings import PlatformSettings
 
-_JOB, _LOG, _RECIPE = "job.json", "log.txt", "job.yaml"
+_JOB, _LOG, _RECIPE, _EXIT_CODE = "job.json", "log.txt", "job.yaml", "exit-code"
+_LAST_WORDS_S = 15  # beyond the grace, for torchrun
 
 
 class LocalLauncher:
@@ -38,6 +38,7 @@ class LocalLauncher:
                     f"or choose another --name"
                 )
         write_text(self._file(spec.name, _RECIPE), spec.experiment.to_yaml())
+        self._file(spec.name, _EXIT_CODE).unlink(missing_ok=True)
         with self._file(spec.name, _LOG).open("w") as log:
             process = subprocess.Popen(
                 self._command(spec),
@@ -45,23 +46,19 @@ class LocalLauncher:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={
-                    **os.environ,
-                    "EVEREST_WORK": str(self.work),
-                    "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": "[rank ${rank}] ",
-                },
+                env={**os.environ, "EVEREST_WORK": str(self.work)},
             )
         started = psutil.Process(process.pid).create_time()
         write_text(self._file(spec.name, _JOB), json.dumps({"pid": process.pid, "started": started}))
 
     def status(self, name: str) -> JobStatus:
         job = self._job(name)
-        state: State = "running" if self._process(name) else "failed"
-        if state == "failed" and self._file(name, "result.json").exists():
-            state = "succeeded"
+        running, noted = self._process(name), self._file(name, _EXIT_CODE)
+        code = int(noted.read_text()) if noted.exists() else None
+        state: State = "running" if running else "succeeded" if code == 0 else "failed"
         created = datetime.fromtimestamp(job["started"], UTC)
-        reason = next(self.logs(name, last=1), "") if state == "failed" else ""
-        return JobStatus(name, state, created, reason, nodes=(os.uname().nodename,))
+        reason = next(self.logs(name, last=1), "it was killed") if state == "failed" else ""
+        return JobStatus(name, state, created, reason, nodes=(os.uname().nodename,), exit_code=code)
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         process = self._process(name)
@@ -80,11 +77,12 @@ class LocalLauncher:
     def cancel(self, name: str) -> None:
         self._job(name)
         if process := self._process(name):
+            family = [process, *process.children(recursive=True)]
             process.terminate()
-            try:
-                process.wait(self.settings.grace_s)
-            except psutil.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+            with suppress(psutil.TimeoutExpired):
+                process.wait(self.settings.grace_s + _LAST_WORDS_S)
+            for left in filter(_lives, family):
+                left.kill()
         self._file(name, _JOB).unlink()
 
     def list(self) -> Sequence[JobStatus]:
@@ -92,11 +90,10 @@ class LocalLauncher:
         return sorted(found, key=lambda status: status.created, reverse=True)
 
     def _command(self, spec: JobSpec) -> Sequence[str]:
+        note, recipe = self._file(spec.name, _EXIT_CODE), self._file(spec.name, _RECIPE)
         return [
-            sys.executable, "-m", "torch.distributed.run", "--standalone",
-            "--nproc-per-node", str(self.settings.processes or 1), "--tee", "3",
-            "--shutdown-timeout", str(self.settings.grace_s),
-            "-m", "everest", spec.experiment.stage, "--recipe", str(self._file(spec.name, _RECIPE)),
+            sys.executable, "-m", "orchestration.launch", str(note), str(self.settings.grace_s),
+            str(self.settings.processes or 1), "-m", "everest", spec.experiment.stage, "--recipe", str(recipe),
         ]  # fmt: skip
 
     def _job(self, name: str) -> dict[str, float]:

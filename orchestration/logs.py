@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import urllib3
 from kubernetes.client.exceptions import ApiException
 
 from orchestration.answers import said
@@ -50,21 +51,27 @@ class PodLogs:
             stop.set()
 
     def _of(self, pod: str, follow: bool, last: int | None, stop: threading.Event) -> Iterator[str]:
-        followed: str | None = None
+        """A stream that was cut is opened again, and what is known already left out."""
+        read_of, lines_read = "", 0
         while not stop.is_set():
             ended = self.ended()
             try:
                 uid = self.core.read_namespaced_pod(pod, self.namespace).metadata.uid
-                if uid != followed:
-                    some = {} if last is None else {"tail_lines": last}
-                    stream = self.core.read_namespaced_pod_log(
-                        pod, self.namespace, container=self.container, follow=follow, _preload_content=False, **some
-                    )
-                    for raw in stream:
+                if uid != read_of:
+                    read_of, lines_read = uid, 0
+                some = {} if last is None else {"tail_lines": last}
+                stream = self.core.read_namespaced_pod_log(
+                    pod, self.namespace, container=self.container, follow=follow, _preload_content=False, **some
+                )
+                for number, raw in enumerate(stream):
+                    if number >= lines_read:
+                        lines_read = number + 1
                         yield raw.decode(errors="replace").rstrip("\n")
-                    followed = uid
             except ApiException as error:
                 if error.status not in {400, 404}:  # not there, or not started
+                    raise
+            except urllib3.exceptions.HTTPError:
+                if not follow:
                     raise
             if ended:
                 return

@@ -1,4 +1,4 @@
-"""Which code runs: from EVEREST_COMMIT in a pod, from git in a checkout."""
+"""Which code runs: what the image was made of, else what the submitter had, else what git says of a checkout."""
 
 import os
 import shutil
@@ -10,8 +10,9 @@ _HOME = Path(__file__).parent
 
 def commit() -> str | None:
     """The commit's id, with ``-dirty`` where files are changed; None where nobody knows."""
-    if given := os.environ.get("EVEREST_COMMIT"):
-        return given
+    for known in ("EVEREST_IMAGE_COMMIT", "EVEREST_COMMIT"):
+        if given := os.environ.get(known):
+            return given
     if not shutil.which("git") or (found := _git("rev-parse", "HEAD")) is None:
         return None
     return f"{found}-dirty" if _git("status", "--porcelain") else found

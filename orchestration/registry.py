@@ -17,8 +17,9 @@ from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
 from everest.files import sha256
-from everest.training.checkpoint import BEST, Checkpoints
-from everest.training.local import FolderStore
+from everest.training.checkpoint import BEST, LATEST, Checkpoints
+from everest.training.local import METRICS, FolderStore
+from orchestration.job import RESULT
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store
@@ -58,8 +59,9 @@ def register(
             said = store.read(RUN_POINTER)
             if said is None:
                 raise UsageError(f"{store.address} has no {RUN_POINTER}: the run never reached MLflow")
-            return _register(settings, folder, name or run, f"{store.address}{checkpoint}", json.loads(said)["run"],
-                             alias, promote_if)  # fmt: skip
+            found = mlflow.MlflowClient().get_run(json.loads(said)["run"])
+            metrics = _metrics(store, checkpoint, Path(scratch) / "checkpoint" / METRICS, found)
+            return _register(found, folder, name or run, f"{store.address}{checkpoint}", metrics, alias, promote_if)
     except MlflowException as error:
         raise EverestError(f"MLflow at {settings.tracking_uri}: {one_line(error)}") from None
     finally:
@@ -117,17 +119,34 @@ def _exported(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
+def _metrics(store: S3Store, checkpoint: str, file: Path, run: Run) -> Mapping[str, float]:
+    """What was measured of these very weights: of the last ones, all; of earlier ones, what was known by then."""
+    latest = json.loads(store.read(LATEST) or "{}").get("checkpoint")
+    if checkpoint == latest and store.read(RESULT):
+        return dict(run.data.metrics)
+    metrics: dict[str, float] = {}
+    for line in file.read_text().splitlines() if file.exists() else []:
+        metrics |= json.loads(line)
+    best = json.loads(store.read(BEST) or "{}")
+    if best.get("checkpoint") == checkpoint:
+        metrics[best["metric"]] = best["value"]
+    return metrics
+
+
 def _register(
-    settings: PlatformSettings, folder: Path, name: str, address: str, run_id: str, alias: str, promote_if: str | None
+    run: Run,
+    folder: Path,
+    name: str,
+    address: str,
+    metrics: Mapping[str, float],
+    alias: str,
+    promote_if: str | None,
 ) -> Registered:
     client = mlflow.MlflowClient()
-    run = client.get_run(run_id)
     tags = {"everest.run": run.info.run_name, "everest.address": address, **_datasets(run)}
-    tags |= {
-        _METRIC + key: f"{value:.6g}" for key, value in run.data.metrics.items() if key.startswith(("val/", "test/"))
-    }
+    tags |= {_METRIC + key: f"{value:.6g}" for key, value in metrics.items() if key.startswith(("val/", "test/"))}
     metric = _metric(promote_if, tags) if promote_if else None
-    version = register_folder(folder, name, run_id, tags)
+    version = register_folder(folder, name, run.info.run_id, tags)
     holder = client.get_registered_model(name).aliases.get(alias)
     if metric and holder is not None and int(holder) != version:
         theirs = client.get_model_version(name, holder).tags.get(_METRIC + metric)

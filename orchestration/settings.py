@@ -39,7 +39,7 @@ class PlatformSettings(BaseSettings):
     ttl_s: int = Field(7 * 86400, ge=0, description="seconds that a finished job stays to be looked at")
     deadline_s: Positive | None = Field(None, description="seconds after which a job is ended")
     backoff_limit: int = Field(3, ge=0, description="restarts without a new checkpoint in between")
-    grace_s: Positive = Field(300, description="seconds a pod that must go has for its last checkpoint")
+    grace_s: int = Field(300, ge=30, description="seconds a pod that must go has for its last checkpoint")
     elastic_restarts: int | None = Field(
         None, ge=0, description="elastic policy with so many restarts: pods that live wait for the one that is replaced"
     )
@@ -74,8 +74,8 @@ class PlatformSettings(BaseSettings):
     @field_validator("s3_endpoint", "mlflow_uri")
     @classmethod
     def _without_password(cls, address: str | None) -> str | None:
-        if address and urlsplit(address).password:
-            raise ValueError("holds a password, which would be seen in manifests; it belongs into a Secret")
+        if address and "@" in urlsplit(address).netloc:
+            raise ValueError("holds a name or a password, which would be seen in manifests; it belongs into a Secret")
         return address
 
     @property

@@ -4,6 +4,7 @@ A run's files are below ``s3://BUCKET/PREFIX/RUN/``. Pointers are moved by condi
 process can be a run's writer.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +14,22 @@ import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, NoCredentialsError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from s3transfer.exceptions import RetriesExceededError
+from tenacity import (
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_after_delay,
+    stop_when_event_set,
+    wait_random_exponential,
+)
 
 from everest.errors import Superseded, UsageError
 from everest.files import whole_file
 from orchestration.outbox import LONGEST_WAIT_S, Away, Outbox, one_line
 from orchestration.settings import PlatformSettings
 
+_OF_S3 = (BotoCoreError, ClientError, RetriesExceededError)
 _TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=64 * 2**20, max_concurrency=8)
 
 
@@ -39,11 +49,12 @@ class S3Store:
         self._client = s3_client(settings)
         self._manager = create_transfer_manager(self._client, _TRANSFER)
         self._etags: dict[str, str | None] = {}
+        self._closing = threading.Event()
 
     def uploads(self) -> Outbox:
-        """A queue that waits out whatever S3 says; use it once the server has let one in."""
+        """A queue that waits out whatever S3 says; use it once the server has let one in. Close the store first."""
         server = f"S3 at {self.settings.s3_endpoint or 'AWS'}"
-        return Outbox(server, lambda error: isinstance(error, BotoCoreError | ClientError))
+        return Outbox(server, lambda error: isinstance(error, (*_OF_S3, Away, UsageError)))
 
     def put(self, file: Path, key: str) -> None:
         sums = {"ChecksumAlgorithm": "SHA256"}
@@ -58,7 +69,7 @@ class S3Store:
         try:
             self.patiently(download)
         except FlexibleChecksumError:
-            raise OSError(f"{key} does not have the checksum it was uploaded with") from None
+            raise ValueError(f"{key} does not have the checksum it was uploaded with") from None
 
     def list(self) -> Sequence[str]:
         """Raises UsageError where the server does not let one in, Away where it does not answer."""
@@ -107,7 +118,9 @@ class S3Store:
             self._client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
     def close(self) -> None:
-        self._manager.shutdown()
+        """Ends all waiting."""
+        self._closing.set()
+        self._manager.shutdown(cancel=True)
 
     def patiently(self, request: Callable[[], Any]) -> Any:
         """Does what cannot wait. Raises UsageError where one is not let in, Away where the server stays away."""
@@ -116,7 +129,8 @@ class S3Store:
             return Retrying(
                 retry=retry_if_exception(_is_away),
                 wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S),
-                stop=stop_after_delay(self.settings.patience_s),
+                stop=stop_after_delay(self.settings.patience_s) | stop_when_event_set(self._closing),
+                sleep=sleep_using_event(self._closing),
                 reraise=True,
             )(request)
         except NoCredentialsError:
@@ -137,7 +151,7 @@ class S3Store:
             ) from None
         except FlexibleChecksumError:
             raise
-        except BotoCoreError as error:
+        except (BotoCoreError, RetriesExceededError) as error:
             waited = time.monotonic() - started
             raise Away(f"{self.address} was not reached in {waited:.0f} s: {one_line(error)}") from None
 
@@ -160,7 +174,9 @@ def s3_client(settings: PlatformSettings) -> Any:
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         return _status(error) >= 500 or _status(error) in {408, 429}
-    return isinstance(error, BotoCoreError) and not isinstance(error, NoCredentialsError | FlexibleChecksumError)
+    return isinstance(error, BotoCoreError | RetriesExceededError) and not isinstance(
+        error, NoCredentialsError | FlexibleChecksumError
+    )
 
 
 def _status(error: ClientError) -> int:

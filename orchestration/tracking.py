@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -28,6 +29,7 @@ from mlflow.protos.databricks_pb2 import (
     DEADLINE_EXCEEDED,
     INTERNAL_ERROR,
     REQUEST_LIMIT_EXCEEDED,
+    RESOURCE_ALREADY_EXISTS,
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
@@ -138,13 +140,14 @@ class MLflowTracker:
         """Raises Away where a finished run's records cannot be sent for as long as the settings' patience."""
         self._system.stop()
         status = RunStatus.to_string(_STATUS[outcome])
-        self._add(lambda: self.client.set_terminated(self.run_id, status))
         try:
+            self._add(lambda: self.client.set_terminated(self.run_id, status))
             self._outbox.flush(self.settings.patience_s if outcome == "finished" else _LAST_WORDS_S)
-        except Away as away:
+        except Exception as error:
             if outcome == "finished":
-                raise Away(f"{away}; the checkpoints are kept, the same command sends what is missing") from None
-            log.warning("%s; it is kept with the checkpoint and sent when the run is continued", away)
+                said = f"{one_line(error)}; the checkpoints are kept, the same command sends what is missing"
+                raise Away(said) from None
+            log.warning("%s; it is kept with the checkpoint and sent when the run is continued", one_line(error))
         finally:
             self._outbox.close()
 
@@ -256,13 +259,18 @@ def passes(error: BaseException) -> bool:
     """Whether trying again later may help."""
     if isinstance(error, MlflowException):
         return error.error_code in _PASSING
-    return isinstance(error, BotoCoreError | ClientError | ConnectionError | TimeoutError)
+    return isinstance(error, BotoCoreError | ClientError | S3UploadFailedError | ConnectionError | TimeoutError)
 
 
 def experiment_id(client: Any, settings: PlatformSettings) -> str:
     found = client.get_experiment_by_name(settings.mlflow_experiment)
     if found is None:
-        return str(client.create_experiment(settings.mlflow_experiment, settings.artifact_location))
+        try:
+            return str(client.create_experiment(settings.mlflow_experiment, settings.artifact_location))
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+        found = client.get_experiment_by_name(settings.mlflow_experiment)  # another run was quicker
     if found.lifecycle_stage != "active":
         raise UsageError(
             f"MLflow experiment {settings.mlflow_experiment!r} is deleted; restore it or set EVEREST_MLFLOW_EXPERIMENT"

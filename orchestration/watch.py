@@ -12,6 +12,7 @@ from orchestration.job import ENDED, JobStatus, Launcher, UnknownJobError
 _EVERY_S = 2.0
 _LINE_EVERY_S = 15.0
 _HOPELESS_S = 20.0  # an image may be missing for a moment
+_SILENT_S = 120.0
 _LAST_LINES = 20
 
 
@@ -26,23 +27,37 @@ class JobFailed(EverestError):
 def wait(launcher: Launcher, name: str) -> JobStatus:
     """Returns when the job succeeded. Raises JobFailed, with the failing pod's last lines shown.
 
-    A job that cannot start, or was started wrongly, is removed: it leaves nothing behind.
+    A job that cannot start, or was started wrongly, is removed: it leaves nothing behind. One that has run is not,
+    whatever hinders its restart; and a cluster that does not answer for a while is asked again.
     """
     shown = Display(name)
     hopeless_since: float | None = None
+    silent_since: float | None = None
+    started = False
     with console.status(name) as live:
         while True:
             try:
                 status = launcher.status(name)
             except UnknownJobError:
                 raise JobFailed(f"{name} was cancelled") from None
+            except UsageError:
+                raise
+            except EverestError as error:
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > _SILENT_S:
+                    raise
+                live.update(f"{name}: {error}")
+                time.sleep(_EVERY_S)
+                continue
+            silent_since = None
+            started = started or status.state in {"running", "restarting"}
             text = shown.describe(status, last_line(launcher, name) if status.state == "running" else "")
             live.update(text)
             if not console.is_terminal:
                 shown.print_when_new(status, text)
             if status.state in ENDED:
                 break
-            if not status.hopeless:
+            if started or not status.hopeless:
                 hopeless_since = None
             elif time.monotonic() - (hopeless_since := hopeless_since or time.monotonic()) > _HOPELESS_S:
                 launcher.cancel(name)
@@ -59,8 +74,11 @@ def wait(launcher: Launcher, name: str) -> JobStatus:
 
 
 def last_line(launcher: Launcher, name: str) -> str:
-    """What the first process said last; empty before it said anything."""
-    said = list(launcher.logs(name, rank=0, last=_LAST_LINES))
+    """What the first process said last; empty where it said nothing, or cannot be asked."""
+    try:
+        said = list(launcher.logs(name, rank=0, last=_LAST_LINES))
+    except EverestError:
+        return ""
     return said[-1].removeprefix("[rank 0]").strip() if said else ""
 
 

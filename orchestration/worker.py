@@ -7,9 +7,9 @@ Exit codes are for the training operator: from 128 on a pod is replaced, below i
 import json
 import logging
 import os
-import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +22,8 @@ from everest.data.workers import start_early
 from everest.errors import AgreedError, EverestError, UsageError
 from everest.files import whole_file
 from everest.progress import start_logging
-from orchestration.job import EXPERIMENT_FILE
+from orchestration.job import EXPERIMENT_FILE, RESULT
+from orchestration.launch import AGAIN, torchrun
 from orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RESULT, STARTS = "result.json", "starts.json"
+STARTS = "starts.json"
 
-_AGAIN = 75  # of a rank: something around it broke, starting again may help
+_EARLY_S, _MOST_EARLY = 120, 8
 _LAST_WORDS_S = 20  # of the grace, for torchrun and the operating system
 
 
@@ -47,38 +48,18 @@ def main() -> NoReturn:
 def _launch() -> int:
     """Runs the pod's processes under torchrun, again after a crash; rank 0 counts, and ends what leads nowhere."""
     settings = PlatformSettings.load()
-    while (code := _torchrun(settings)) == _AGAIN:
+    early = 0
+    while True:
+        started = time.monotonic()
+        code = torchrun(["-m", "orchestration.worker"], settings.grace_s - _LAST_WORDS_S)
+        if code != AGAIN:
+            return code
+        early = early + 1 if time.monotonic() - started < _EARLY_S else 0
+        if early > _MOST_EARLY:
+            log.error("broke down %d times within %d s of its start; giving up", early, _EARLY_S)
+            return EverestError.exit_code
         log.warning("a process broke down; starting again from the newest checkpoint")
-    return code
-
-
-def _torchrun(settings: PlatformSettings) -> int:
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's own account of what is said here in a line
-    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
-
-    grace = max(1, settings.grace_s - _LAST_WORDS_S)
-    try:
-        torchrun(["--tee", "3", "--shutdown-timeout", str(grace), "-m", "orchestration.worker"])
-    except SignalException as stopped:
-        return 128 + stopped.sigval
-    except ChildFailedError as failed:
-        codes = {failure.exitcode for failure in failed.failures.values()}
-        for code in (EverestError.exit_code, 2):
-            if code in codes:
-                return code
-        log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
-        return _AGAIN
-    return 0
-
-
-def _fate(rank: int, code: int) -> str:
-    if code >= 0:
-        return f"rank {rank} ended with {code}"
-    kind = signal.Signals(-code).name
-    return f"rank {rank} was ended by {kind}" + (" (out of memory?)" if kind == "SIGKILL" else "")
+        time.sleep(min(60, 2**early))
 
 
 def _rank() -> int:
@@ -90,7 +71,7 @@ def _rank() -> int:
         return error.exit_code
     except Exception:
         traceback.print_exc()
-        return _AGAIN
+        return AGAIN
     return 0
 
 
@@ -145,17 +126,17 @@ def _s3(settings: PlatformSettings, config: Experiment, process: "Process") -> I
     try:
         try:
             yield _S3(store, uploads)
-        except EverestError as error:
-            stopped = isinstance(error, Interrupted)
+        except Exception as error:
+            soon = isinstance(error, Interrupted) or not isinstance(error, EverestError)
             try:
-                uploads.flush(settings.grace_s - _LAST_WORDS_S if stopped else settings.patience_s)
+                uploads.flush(settings.grace_s - _LAST_WORDS_S if soon else settings.patience_s)
             except EverestError as left:
                 log.error("%s; the run will go on from an earlier checkpoint", left)  # noqa: TRY400
-            raise error from None
+            raise
         uploads.flush(settings.patience_s)
     finally:
-        uploads.close()
         store.close()
+        uploads.close()
 
 
 def _finished(store: "S3Store", config: Experiment) -> bool:
@@ -187,11 +168,14 @@ def _count_start(s3: _S3, settings: PlatformSettings) -> None:
 
 def _place_initial_weights(config: Experiment, settings: PlatformSettings, process: "Process") -> None:
     """``init: work/NAME`` is the run NAME here too: its newest checkpoint is fetched from S3 to that path."""
+    from everest.export import WEIGHTS
+
     init = config.init
-    absent = process.share(init is not None and not init.exists() and init.parent == settings.work)
-    if not absent:
+    if init is None or init.parent != settings.work:
         return
-    assert init
+    complete = init.exists() and ((init / "model" / WEIGHTS).exists() or not (init / "model").exists())
+    if all(process.gather(complete)):  # a pod that was replaced lacks what the others have
+        return
     files = process.share(_exported(settings, init.name) if process.main else None)
     if int(os.environ["LOCAL_RANK"]) == 0:
         for name, content in files.items():
@@ -212,7 +196,7 @@ def _exported(settings: PlatformSettings, run: str) -> dict[str, bytes]:
                 raise UsageError(
                     f"init {settings.work / run}: neither here nor a run with checkpoints at {store.address}"
                 )
-            return {name: (Path(scratch) / name).read_bytes() for name in (WEIGHTS, EXPERIMENT, CLASSES)}
+            return {name: (Path(scratch) / name).read_bytes() for name in (EXPERIMENT, CLASSES, WEIGHTS)}
     finally:
         store.close()
 

@@ -98,7 +98,7 @@ class Checkpoints:
             if (folder / file).exists():
                 self.store.put(folder / file, f"{name}/{file}")
         self._point_to(name)
-        self._prune()
+        self._prune(name)
         folder.rmdir()
 
     def _mark(self, name: str, metric: str, value: float) -> None:
@@ -123,7 +123,7 @@ class Checkpoints:
         for name in sorted(self._complete(), reverse=True):
             try:
                 self.fetch(name, folder)
-            except (OSError, ValueError, KeyError) as error:
+            except (FileNotFoundError, ValueError, KeyError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", name, error)
                 self._damaged.add(name)
                 for file in folder.iterdir():
@@ -135,7 +135,7 @@ class Checkpoints:
     def fetch(self, name: str, folder: Path) -> None:
         """Copies a checkpoint's files to ``folder``.
 
-        Raises OSError where one is missing, ValueError or KeyError where one is not what the manifest says.
+        Raises FileNotFoundError where one is missing, ValueError or KeyError where one is not what the manifest says.
         """
         self.store.get(f"{name}/{_MANIFEST}", folder / _MANIFEST)
         files = json.loads((folder / _MANIFEST).read_text())["files"]
@@ -147,9 +147,9 @@ class Checkpoints:
             if _seal(folder / file) != files[file]:
                 raise ValueError(f"{file} is not what its manifest says")
 
-    def _prune(self) -> None:
+    def _prune(self, newest: str) -> None:
         names = sorted(self._complete() - self._damaged)
-        alive = {*names[-self.keep :], self._best.get("checkpoint")}
+        alive = {*names[-self.keep :], newest, self._best.get("checkpoint")}
         for name in self._complete() - alive:
             self.store.delete(f"{name}/{_MANIFEST}")
         for key in self.store.list():

@@ -101,6 +101,8 @@ def test_a_job_that_fails_ends_the_waiting_with_what_it_said_last(
 ) -> None:
     jobs = launcher[0]
     jobs.submit(spec("contract-fails", 20, **{"data.train": "/nowhere.csv"}))
-    with pytest.raises(JobFailed):
+    with pytest.raises(JobFailed, match="was started wrongly") as error:
         wait(jobs, "contract-fails")
+    assert error.value.exit_code == 2
+    assert "contract-fails" not in {job.name for job in jobs.list() if job.state != "cancelling"}
     assert "[rank 0] everest: /nowhere.csv does not exist; give a list file" in capfd.readouterr().err

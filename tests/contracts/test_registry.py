@@ -39,15 +39,16 @@ def trained(settings: PlatformSettings, synthetic: Path, tmp_path_factory: pytes
         store = S3Store(settings, name)
         tracker = Trackers(JsonLinesTracker(folder / METRICS), MLflowTracker(config, folder, store, settings))
         run(config, folder, store, tracker, ALONE, StopRequest())
+        store.point("result.json", "{}")
         store.close()
     return settings
 
 
-def register(settings: PlatformSettings, name: str, **options: Any) -> Any:
+def register(settings: PlatformSettings, run_name: str, /, **options: Any) -> Any:
     from orchestration import registry
 
     given = {"name": None, "alias": "candidate", "promote_if": None, "best": False, **options}
-    return registry.register(settings, name, **given)
+    return registry.register(settings, run_name, **given)
 
 
 def set_metric(settings: PlatformSettings, name: str, metric: str, value: float) -> Any:
@@ -116,10 +117,14 @@ def test_the_best_checkpoint_can_be_registered_instead(trained: PlatformSettings
     import mlflow
 
     store = S3Store(trained, "first")
-    best = json.loads(store.read("best.json") or "")["checkpoint"]
+    best = json.loads(store.read("best.json") or "")
+    set_metric(trained, "first", "val/top1", 0.125)  # of the last weights, which are others
     register(trained, "first", name="bests", best=True)
     (version,) = mlflow.MlflowClient().search_model_versions("name='bests'")
-    assert version.tags["everest.address"] == f"{store.address}{best}"
+    assert version.tags["everest.address"] == f"{store.address}{best['checkpoint']}"
+    if best["checkpoint"] != json.loads(store.read("latest.json") or "")["checkpoint"]:
+        assert version.tags["metric.val/top1"] == f"{best['value']:.6g}"
+        assert "metric.test/top1" not in version.tags
     store.close()
 
 

@@ -124,6 +124,31 @@ def test_whenever_a_process_is_killed_there_is_a_whole_checkpoint(
     reader.close()
 
 
+def test_an_outage_longer_than_the_patience_while_something_is_asked_stops_nothing(
+    settings: PlatformSettings, link: Link, tmp_path: Path
+) -> None:
+    """The best is marked while S3 is away: what it asks for first fails again and again, and is made up for."""
+    store = S3Store(settings.model_copy(update={"patience_s": 1}), "run")
+    uploads = store.uploads()
+    checkpoints = Checkpoints(store, tmp_path, keep=2, queue=uploads)
+    checkpoints.take_over(None)
+    save(checkpoints, 1)
+    uploads.flush(20)
+    link.cut()
+    checkpoints.mark_best("val/top1", 0.5)
+    time.sleep(4)
+    save(checkpoints, 2)
+    link.mend()
+    uploads.flush(60)
+    assert json.loads(store.read("best.json") or "")["value"] == 0.5
+    link.cut()
+    save(checkpoints, 3)
+    started = time.monotonic()
+    store.close()
+    uploads.close()
+    assert time.monotonic() - started < 10
+
+
 def test_a_server_that_stays_away_is_said_loudly_and_the_files_stay(
     uploads: Outbox, checkpoints: Checkpoints, link: Link
 ) -> None:

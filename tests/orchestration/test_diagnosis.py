@@ -48,6 +48,7 @@ GPUS = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 
     [
         ([unscheduled(GPUS)], [], Capacity(8, 4), "not enough nvidia.com/gpu: 8 asked, 4 free on the emptiest", False),
         ([unscheduled(GPUS, 64)], [], Capacity(8, 4), "64 asked, but no node has more than 8", True),
+        ([unscheduled(GPUS)], [], Capacity(0, 0), "not enough nvidia.com/gpu: 8 asked, 0 free", False),
         ([unscheduled(GPUS)], [], None, "not enough nvidia.com/gpu: 8 asked; it starts when others end", False),
         (
             [unscheduled("0/1 nodes are available: 1 node(s) had untolerated taint {gpu: only}. preemption: 0/1")], [],

@@ -12,6 +12,7 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PlatformSettings.model_config, "env_file", ".env")
     (tmp_path / ".env").write_text("EVEREST_NAMESPACE=file\nEVEREST_GPUS=1\nEVEREST_NODES=2\nOTHER=1\n")
     monkeypatch.setenv("EVEREST_GPUS", "3")
     monkeypatch.setenv("EVEREST_NODES", "4")
@@ -25,6 +26,7 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
         ("gpus", "eight", r"EVEREST_GPUS \(--gpus\) = 'eight': input should be a valid integer"),
         ("memory", "lots", r"EVEREST_MEMORY \(--memory\) = 'lots': string should match"),
         ("namespace", "No Such", r"EVEREST_NAMESPACE \(--namespace\) = 'No Such'"),
+        ("grace_s", "5", r"EVEREST_GRACE_S \(--grace-s\) = '5': input should be greater than or equal to 30"),
         ("s3_prefix", "../other", r"EVEREST_S3_PREFIX \(--s3-prefix\) = '../other'"),
     ],
 )
@@ -34,7 +36,8 @@ def test_a_wrong_value_is_one_line_that_names_the_setting_both_ways(name: str, v
     assert "\n" not in str(error.value)
 
 
-def test_a_password_in_an_address_is_refused_without_repeating_it() -> None:
-    with pytest.raises(UsageError, match=r"holds a password.*belongs into a Secret") as error:
-        PlatformSettings.load(mlflow_uri="https://me:hunter2@mlflow.example.org")
+@pytest.mark.parametrize("who", ["me:hunter2", "hunter2"])
+def test_a_password_or_token_in_an_address_is_refused_without_repeating_it(who: str) -> None:
+    with pytest.raises(UsageError, match=r"holds a name or a password.*belongs into a Secret") as error:
+        PlatformSettings.load(mlflow_uri=f"https://{who}@mlflow.example.org")
     assert "hunter2" not in str(error.value)

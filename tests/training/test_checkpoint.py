@@ -148,6 +148,16 @@ def test_the_manifest_holds_sizes_and_sums(checkpoints: Checkpoints, store: Fold
     assert set(files) == {"model.safetensors", "training.pt", "classes.txt"}
 
 
+def test_a_full_disk_here_is_no_damage_there(checkpoints: Checkpoints, store: FolderStore) -> None:
+    class NoRoom(FolderStore):
+        def get(self, key: str, file: Path) -> None:
+            raise OSError("No space left on device")
+
+    save(checkpoints, 1, 2)
+    with pytest.raises(OSError, match="No space left"):
+        Checkpoints(NoRoom(store.folder), checkpoints.scratch, keep=1).newest()
+
+
 class FullDisk(FolderStore):
     """Fails at the n-th file."""
 

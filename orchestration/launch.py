@@ -1,0 +1,66 @@
+"""torchrun with exit codes that tell what happened.
+
+``python -m orchestration.launch FILE GRACE PROCESSES …`` is a job of this machine: it writes its exit code to FILE.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from everest.errors import EverestError, UsageError
+from everest.files import write_text
+from everest.progress import start_logging
+
+log = logging.getLogger(__name__)
+
+AGAIN = 75  # something around the processes broke, starting again may help
+
+
+def torchrun(arguments: Sequence[str], grace_s: float) -> int:
+    """0, the code of the EverestError that ended it, 128 + the signal that did, or AGAIN. Lines begin with their rank.
+
+    How many processes and how they meet is said by torchrun's own flags, or PET_* variables.
+    """
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's own account of what is said here in a line
+    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main
+
+    try:
+        main(["--tee", "3", "--shutdown-timeout", str(max(1, round(grace_s))), *arguments])
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    except ChildFailedError as failed:
+        codes = {failure.exitcode for failure in failed.failures.values()}
+        for code in (EverestError.exit_code, UsageError.exit_code):
+            if code in codes:
+                return code
+        log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
+        return AGAIN
+    except Exception as error:  # the other pods did not come
+        log.warning("torchrun: %s: %s", type(error).__name__, error)
+        return AGAIN
+    return 0
+
+
+def _fate(rank: int, code: int) -> str:
+    if code >= 0:
+        return f"rank {rank} ended with {code}"
+    kind = signal.Signals(-code).name
+    return f"rank {rank} was ended by {kind}" + (" (out of memory?)" if kind == "SIGKILL" else "")
+
+
+def main() -> None:
+    file, grace, processes, *command = sys.argv[1:]
+    start_logging()
+    code = torchrun(["--standalone", "--nproc-per-node", processes, *command], float(grace))
+    write_text(Path(file), str(code))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
