@@ -168,7 +168,7 @@ def _metric(wanted: str, tags: Mapping[str, str]) -> str:
     for metric in (wanted, f"test/{wanted}", f"val/{wanted}"):
         if _METRIC + metric in tags:
             return metric
-    known = ", ".join(key.removeprefix(_METRIC) for key in tags if key.startswith(_METRIC)) or "none yet"
+    known = ", ".join(sorted(key.removeprefix(_METRIC) for key in tags if key.startswith(_METRIC))) or "none yet"
     raise UsageError(f"--promote-if {wanted}: the run has no such metric; it has: {known}")
 
 
