@@ -181,7 +181,7 @@ def _place_initial_weights(config: Experiment, settings: PlatformSettings, proce
         for name, content in files.items():
             with whole_file(init / "model" / name) as temporary:
                 temporary.write_bytes(content)
-    process.share(None)  # no process reads before all is written
+    process.gather(None)  # no process reads before every pod has written
 
 
 def _exported(settings: PlatformSettings, run: str) -> dict[str, bytes]:

@@ -35,10 +35,17 @@ def gone(platform: Platform, name: str) -> None:
     until(lambda: not any(found.startswith(name) for kind in kinds for found in platform.names(kind)), f"{name} to go")
 
 
-def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(platform: Platform, videos: Path) -> None:
-    before = platform.jobs("submit", "demo-pretrain", "--name", "pre", *tiny(4), "--wait", **TWO)
-    assert before.code == 0, before.err
-    arguments = " ".join(["--name", "eight", *tiny(20, init="work/pre")])
+@pytest.fixture(scope="module")
+def pretrained(platform: Platform) -> str:
+    done = platform.jobs("submit", "demo-pretrain", "--name", "pre", *tiny(4), "--wait", **TWO)
+    assert done.code == 0, done.err
+    return "pre"
+
+
+def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
+    platform: Platform, pretrained: str, videos: Path
+) -> None:
+    arguments = " ".join(["--name", "eight", *tiny(20, init=f"work/{pretrained}")])
     work = platform.environment["EVEREST_WORK"]
     done = platform.make("submit", "RECIPE=demo-finetune", f"ARGS={arguments}", f"WORK={work}")
     assert done.code == 0, done.err + done.out
@@ -76,16 +83,17 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(pl
 
     listed = platform.jobs("list")
     assert re.search(r"^eight +succeeded +\w+ +20 +\d\.\d+ +\S+", listed.out, re.M), listed.out
-    other = platform.jobs("submit", "demo-pretrain", "--name", "pre", *tiny(4, seed=1), "--wait", **TWO)
+    other = platform.jobs("submit", "demo-pretrain", "--name", pretrained, *tiny(4, seed=1), "--wait", **TWO)
     assert other.code == 2
     assert "pre (finished) was begun with other settings (seed 0 -> 1); choose another --name" in other.err
-    gone(platform, "pre")
+    gone(platform, pretrained)
 
 
-def test_two_pods_of_eight_ranks_train_together(platform: Platform) -> None:
-    done = platform.jobs(
-        "submit", "demo-pretrain", "--name", "two-pods", *tiny(6, **{"data.val": "null"}), "--wait", EVEREST_NODES="2"
-    )
+def test_two_pods_of_eight_ranks_train_together_from_weights_of_another_run(
+    platform: Platform, pretrained: str
+) -> None:
+    arguments = tiny(6, init=f"work/{pretrained}")
+    done = platform.jobs("submit", "demo-finetune", "--name", "two-pods", *arguments, "--wait", EVEREST_NODES="2")
     assert done.code == 0, done.err + platform.jobs("logs", "two-pods").out
     assert "16 processes on cpu" in platform.jobs("logs", "two-pods", "--rank", "0").out
     assert logged_steps(platform, "two-pods") == [2, 4, 6]
