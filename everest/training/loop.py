@@ -37,7 +37,7 @@ _TOO_MANY_BAD, _NOT_FINITE = 1, 2
 
 @dataclass
 class Meter:
-    """Sums since numbers were last shown; saved with a checkpoint, so that a resumed run shows the same ones."""
+    """One process's sums since numbers were last shown; saved, so that a resumed run shows the same ones."""
 
     loss: float = 0.0
     grad_norm: float = 0.0
@@ -96,7 +96,7 @@ class Training:
             )
         self.model.load_state_dict(checkpoint.weights)
         self.optimizer.load_state_dict(checkpoint.training["optimizer"])
-        self.meter = Meter(**checkpoint.training["meter"])
+        self.meter = Meter(**checkpoint.training["meters"][self.process.rank])
         self.latest = checkpoint.training["latest"]
         self.bad.reasons |= checkpoint.training["bad"]
 
@@ -119,11 +119,11 @@ class Training:
         self.tracker.metrics(numbers, step)
 
     def save(self, step: int) -> None:
-        bad = self.share_bad()
+        bad, meters = self.share_bad(), self.process.gather(vars(self.meter))
         if self.process.main:
             training = {
                 "optimizer": self.optimizer.state_dict(),
-                "meter": vars(self.meter),
+                "meters": meters,
                 "latest": self.latest,
                 "bad": bad,
                 "processes": self.process.world,

@@ -76,6 +76,14 @@ def logged_steps(platform: Platform, run: str, metric: str = "train/loss") -> li
     return sorted(entry.step for entry in client.get_metric_history(found.info.run_id, metric))
 
 
+def steps_per_s(platform: Platform, run: str) -> float:
+    """How fast that run was here, from its first to its last logged step."""
+    client, (found,) = mlflow_runs(platform, run)
+    entries = sorted((e.step, e.timestamp) for e in client.get_metric_history(found.info.run_id, "train/loss"))
+    (first, begun), (last, ended) = entries[0], entries[-1]
+    return (last - first) / ((ended - begun) / 1000)
+
+
 def wait_for_step(platform: Platform, run: str, step: int) -> None:
     """Until MLflow has heard of that step."""
 
