@@ -171,7 +171,7 @@ def _read(file: Path) -> str:
 
 
 def test_s3_and_then_mlflow_may_be_away_for_half_a_minute(platform: Platform, whole: str) -> None:
-    steps = round(120 * steps_per_s(platform, whole)) // 20 * 20
+    steps = round(105 * steps_per_s(platform, whole)) // 20 * 20
     arguments = tiny(steps, **{"keep.checkpoint_steps": 20, "keep.log_steps": 4})
     waiting = platform.start("submit", "demo-finetune", "--name", "outages", *arguments, "--wait", **TWO)
     wait_for_step(platform, "outages", 100)
