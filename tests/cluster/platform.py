@@ -26,7 +26,9 @@ class Done(NamedTuple):
 def host_pod_patch(file: Path) -> Path:
     """Lets pods of an image without files run this machine's Python, environment and checkout."""
     python = Path(sys.base_prefix)
-    folders = {"usr": Path("/usr"), "python": python.parents[1], "environment": Path(sys.prefix), "checkout": ROOT}
+    folders = {"usr": Path("/usr"), "environment": Path(sys.prefix), "checkout": ROOT}
+    if not python.is_relative_to("/usr"):
+        folders["python"] = python.parents[1]  # of pyenv: all its versions
     patch = {
         "spec": {
             "containers": [
