@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 export EVEREST_WORK := $(WORK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit test check image ui bench docs lock clean
+.PHONY: help setup demo submit sweep test check image ui bench docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -29,8 +29,9 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# The demo stays here, whatever .env says of a platform.
+# These stay here, whatever .env says of a platform.
 demo ui: export EVEREST_MLFLOW_URI := sqlite:///$(abspath $(WORK))/mlflow.db
+ui: export EVEREST_STUDIES := sqlite:///$(abspath $(WORK))/optuna.db
 
 ifdef VIDEOS
 demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your own videos
@@ -52,6 +53,14 @@ submit: $(READY) ## RECIPE=… as a job of the cluster (or LAUNCHER=local), watc
 	@test -n "$(RECIPE)" || { echo "which recipe? make submit RECIPE=ucf101-pretrain" >&2; exit 2; }
 	@$(BIN)/everest-jobs submit $(RECIPE) --wait --launcher $(LAUNCHER) $(ARGS)
 
+sweep: $(READY) ## SPACE=masking TRIALS=20 PARALLEL=2 search settings here (or LAUNCHER=kubernetes); ARGS="--study … --gpu-hours 9 …"
+	@test -n "$(SPACE)" || { echo "which space? make sweep SPACE=masking, or a file" >&2; exit 2; }
+	@test $(LAUNCHER) != local -o -e $(WORK)/demo/train.csv || $(BIN)/everest data synth $(WORK)/demo
+	@$(BIN)/everest-sweep launch $(SPACE) --launcher $(LAUNCHER) --trials $(TRIALS) --parallel $(PARALLEL) $(ARGS)
+sweep: LAUNCHER = local
+TRIALS ?= 20
+PARALLEL ?= 1
+
 test: check ## every check and test
 	$(BIN)/pytest
 
@@ -67,9 +76,9 @@ image: ## the image of jobs, with docker, podman or buildah; IMAGE=name:tag BASE
 	    --build-arg COMMIT=$$(git rev-parse HEAD) --file Dockerfile .; fi; \
 	done; echo "neither docker, podman nor buildah answers here" >&2; exit 2
 
-ui: $(READY) ## MLflow on the local runs, at http://127.0.0.1:5000 (PORT=…)
-	@echo "MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
-	@PYTHONWARNINGS=ignore $(BIN)/mlflow ui --workers 1 --backend-store-uri $(EVEREST_MLFLOW_URI) --host 127.0.0.1 --port $(PORT) || [ $$? -eq 130 ]
+ui: $(READY) ## MLflow at http://127.0.0.1:5000 (PORT=…) and optuna-dashboard at 8080 (SWEEPS_PORT=…) on what is here
+	@$(BIN)/python -m sweeps.ui $(PORT) $(SWEEPS_PORT)
+SWEEPS_PORT ?= 8080
 
 bench: $(READY) ## speed against the transformers library's VideoMAE
 	$(BIN)/python tests/bench.py

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from everest.errors import UsageError
 
@@ -316,6 +316,21 @@ def recipe_names() -> list[str]:
 def setting_names() -> list[str]:
     """The dotted names of all settings."""
     return list(_names(Experiment))
+
+
+def check_value(name: str, value: Any) -> None:
+    """Whether a setting can ever have that value, whatever the others are. Raises UsageError."""
+    if name not in setting_names():
+        raise UsageError(f"unknown setting {name!r}{_did_you_mean(name, setting_names())}")
+    section, _, field = name.rpartition(".")
+    model: type[BaseModel] = Experiment
+    if section:
+        model = Experiment.model_fields[section].annotation  # type: ignore[assignment]
+    try:
+        TypeAdapter(model.model_fields[field].rebuild_annotation()).validate_python(value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"]
+        raise UsageError(f"{name} = {value!r}: {message[0].lower()}{message[1:]}") from None
 
 
 def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

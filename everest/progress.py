@@ -62,7 +62,7 @@ class ProgressBar:
         text = "  ".join(f"{_short(name)} {value:.4g}" for name, value in numbers.items())
         self._bar.update(self._task, numbers=text)
         if self.visible and not console.is_terminal:
-            line = f"{self.title} {self.done}/{self.total}  {text}  {_clock(self._left())} left"
+            line = f"{self.title} {self.done}/{self.total}  {text}  {clock(self._left())} left"
             print(" ".join(line.split()), file=sys.stderr, flush=True)
 
     def _left(self) -> float:
@@ -76,7 +76,7 @@ def _short(name: str) -> str:
     return name.rpartition("/")[2].replace("_per_", "/")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

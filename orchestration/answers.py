@@ -10,6 +10,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 
 from everest.errors import EverestError, UsageError
+from orchestration.job import Unreachable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +45,7 @@ def said(error: BaseException) -> EverestError:
             return _api_said(cause)
         if isinstance(cause, urllib3.exceptions.HTTPError | OSError):
             why = cause.reason if isinstance(cause, urllib3.exceptions.MaxRetryError) else cause
-            return EverestError(f"the cluster does not answer: {' '.join(str(why).split())[:200]} (KUBECONFIG)")
+            return Unreachable(f"the cluster does not answer: {' '.join(str(why).split())[:200]} (KUBECONFIG)")
     raise error
 
 
@@ -58,4 +59,5 @@ def _api_said(error: ApiException) -> EverestError:
         return EverestError("the cluster does not know who you are; renew the login of this kubeconfig context")
     if error.status == 403:
         return EverestError(f"the cluster does not allow it: {message}")
-    return EverestError(f"the cluster refuses ({error.status}): {message or error.reason}")
+    kind = Unreachable if error.status >= 500 or error.status == 429 else EverestError
+    return kind(f"the cluster refuses ({error.status}): {message or error.reason}")

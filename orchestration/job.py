@@ -1,17 +1,22 @@
 """A job is a run of an experiment somewhere: what is asked for, how it is going, who starts it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal, Protocol
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 
-EXPERIMENT_FILE = "/etc/everest/experiment.yaml"  # in a pod
+SETTINGS_FOLDER = "/etc/everest"  # in a pod
+EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
 WORKDIR = "/work"
 RESULT = "result.json"  # in S3, of a finished run
+AGAIN = 75  # exit code: something around the processes broke, starting again may help
+STUDY, TRIAL = "everest.study", "everest.trial"  # tags of a run that belongs to a sweep
 
 State = Literal["pending", "running", "restarting", "suspended", "cancelling", "succeeded", "failed"]
 ENDED: frozenset[State] = frozenset({"succeeded", "failed"})
@@ -24,6 +29,8 @@ class JobSpec:
     experiment: Experiment
     commit: str | None = None
     submission: str = ""  # tells this submission from earlier ones of the same name
+    group: str = ""  # of jobs that are followed together
+    tags: Mapping[str, str] = field(default_factory=dict)  # for its run in MLflow
 
     @property
     def name(self) -> str:
@@ -44,6 +51,9 @@ class JobStatus:
     nodes: tuple[str, ...] = ()
     exit_code: int | None = None  # of the pod or process that failed
     image: str = ""  # as it was pulled, with its digest
+    started: datetime | None = None  # the last time that its pods began to run
+    ended: datetime | None = None
+    interrupted: bool = False  # it failed because something ended it from outside; submitting again continues it
 
 
 class UnknownJobError(UsageError):
@@ -52,6 +62,20 @@ class UnknownJobError(UsageError):
 
 class NameInUseError(EverestError):
     """A job of that name is going on."""
+
+
+class Unreachable(EverestError):
+    """Nobody answers; that may pass."""
+
+
+class Following(Protocol):
+    """The jobs of one group, kept current without asking for each. Used from one thread."""
+
+    def states(self) -> Mapping[str, State]:
+        """Of all jobs there are, by name. One that was submitted a moment ago may still lack."""
+
+    def wait(self, seconds: float) -> None:
+        """Returns when something changed since the last call, or after so long."""
 
 
 class Launcher(Protocol):
@@ -77,3 +101,13 @@ class Launcher(Protocol):
 
     def list(self) -> Sequence[JobStatus]:
         """All jobs of this project, the newest first."""
+
+    def follow(self, group: str) -> AbstractContextManager[Following]:
+        """Watches the jobs of a group."""
+
+    def weights_of(self, name: str) -> Path:
+        """What another job's ``init`` calls the run of that name."""
+
+    @property
+    def gpus(self) -> int:
+        """That one job takes (of this machine: its processes)."""

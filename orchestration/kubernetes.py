@@ -4,20 +4,23 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from kubeflow.training import TrainingClient
 from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
+from kubernetes.dynamic import DynamicClient
 
 from everest.errors import EverestError
 from orchestration.answers import answered
 from orchestration.diagnosis import Capacity, Diagnosis, diagnose
-from orchestration.job import ENDED, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.following import WatchedJobs
+from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
 from orchestration.logs import PodLogs
-from orchestration.manifest import CONTAINER, LABELS, manifest, to_yaml
+from orchestration.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
 from orchestration.settings import PlatformSettings
 
 _JOBS = ("kubeflow.org", "v1")
@@ -73,6 +76,48 @@ class KubernetesLauncher:
         )
         return sorted(map(self._status, jobs["items"]), key=lambda status: status.created, reverse=True)
 
+    def follow(self, group: str) -> AbstractContextManager[Following]:
+        return WatchedJobs(self._custom, self.namespace, f"{GROUP}={group}", state_of)
+
+    def weights_of(self, name: str) -> Path:
+        return Path("work") / name  # where the pod puts them
+
+    @property
+    def gpus(self) -> int:
+        return self.settings.gpus * self.settings.nodes
+
+    @answered
+    def run_controller(self, objects: Sequence[dict[str, Any]]) -> None:
+        """Starts the Job that comes last and what it needs, which goes with it. Raises NameInUseError while it runs."""
+        *needed, job = objects
+        name = job["metadata"]["name"]
+        batch = k8s.BatchV1Api(self._core.api_client)
+        with _unless_missing():
+            there = batch.read_namespaced_job(name, self.namespace)
+            if not any(
+                each.status == "True" and each.type in {"Complete", "Failed"} for each in there.status.conditions or []
+            ):
+                raise NameInUseError(f"the controller {name} is at work in {self.namespace} already")
+            batch.delete_namespaced_job(name, self.namespace, propagation_policy="Foreground")
+            deadline = time.monotonic() + _GONE_S
+            while time.monotonic() < deadline:
+                batch.read_namespaced_job(name, self.namespace)
+                time.sleep(0.5)
+        self._apply(needed)
+        made = batch.create_namespaced_job(self.namespace, job)
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": made.metadata.uid}
+        owned = [{**each, "metadata": {**each["metadata"], "ownerReferences": [owner]}} for each in needed]
+        self._apply(owned)
+
+    def _apply(self, objects: Sequence[dict[str, Any]]) -> None:
+        dynamic = DynamicClient(self._core.api_client)
+        for each in objects:
+            kind = dynamic.resources.get(api_version=each["apiVersion"], kind=each["kind"])
+            kind.server_side_apply(
+                body=each, name=each["metadata"]["name"], namespace=self.namespace, field_manager="everest-sweep",
+                force_conflicts=True,
+            )  # fmt: skip
+
     @answered
     def cancel(self, name: str) -> None:
         self._job(name)
@@ -90,12 +135,12 @@ class KubernetesLauncher:
 
     def _ended(self, name: str) -> bool:
         try:
-            return self._state(self._job(name)) in ENDED
+            return state_of(self._job(name)) in ENDED
         except UnknownJobError:
             return True
 
     def _status(self, job: Any) -> JobStatus:
-        name, state = job["metadata"]["name"], self._state(job)
+        name, state = job["metadata"]["name"], state_of(job)
         pods = self._pods(name)
         created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         found = self._hindrance(name, pods, created) if state in {"pending", "restarting"} else None
@@ -112,7 +157,10 @@ class KubernetesLauncher:
             name=name,
             state=state,
             created=created.astimezone(UTC),
+            started=_time_of("Running", job),
+            ended=_time_of("Succeeded", job) or _time_of("Failed", job),
             reason=reason,
+            interrupted=state == "failed" and any(end.exit_code >= 128 for end in failed[:1]),
             hopeless=bool(found and found.hopeless),
             nodes=tuple(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name})),
             exit_code=failed[0].exit_code if failed and state == "failed" else None,
@@ -151,7 +199,7 @@ class KubernetesLauncher:
     def _make_room(self, name: str) -> None:
         """A job of that name that ended makes way; one that is being cancelled is waited for."""
         with suppress(UnknownJobError):
-            state = self._state(self._job(name))
+            state = state_of(self._job(name))
             if state not in {*ENDED, "cancelling"}:
                 raise NameInUseError(
                     f"{name} is {state} in {self.namespace} already; everest-jobs cancel {name} ends it, "
@@ -193,15 +241,33 @@ class KubernetesLauncher:
         pods = self._core.list_namespaced_pod(self.namespace, label_selector=f"{_JOB_LABEL}={name}")
         return sorted(pods.items, key=lambda pod: pod.metadata.name)
 
-    def _state(self, job: Any) -> State:
-        if job["metadata"].get("deletionTimestamp"):
-            return "cancelling"
-        return _STATES[_last_condition(job)["type"]]
+
+def state_of(job: Any) -> State:
+    if job["metadata"].get("deletionTimestamp"):
+        return "cancelling"
+    return _STATES[_last_condition(job)["type"]]
+
+
+@contextmanager
+def _unless_missing() -> Iterator[None]:
+    try:
+        yield
+    except ApiException as error:
+        if error.status != 404:
+            raise
 
 
 def _last_condition(job: Any) -> dict[str, str]:
     true = [each for each in job.get("status", {}).get("conditions") or [] if each["status"] == "True"]
     return dict(true[-1]) if true else {"type": "Created", "message": ""}
+
+
+def _time_of(kind: str, job: Any) -> datetime | None:
+    """When it last became so."""
+    for each in job.get("status", {}).get("conditions") or []:
+        if each["type"] == kind:
+            return datetime.fromisoformat(each["lastTransitionTime"])
+    return None
 
 
 def _termination(pod: Any) -> Any:

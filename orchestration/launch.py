@@ -6,6 +6,7 @@
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +14,9 @@ from pathlib import Path
 from everest.errors import EverestError, UsageError
 from everest.files import write_text
 from everest.progress import start_logging
+from orchestration.job import AGAIN
 
 log = logging.getLogger(__name__)
-
-AGAIN = 75  # something around the processes broke, starting again may help
 
 
 def torchrun(arguments: Sequence[str], grace_s: float) -> int:
@@ -47,6 +47,23 @@ def torchrun(arguments: Sequence[str], grace_s: float) -> int:
     return 0
 
 
+def alone(command: Sequence[str]) -> int:
+    """One process needs no torchrun: the same exit codes and the same lines, without a second start of torch."""
+    child = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda signum, _: child.send_signal(signum))
+    assert child.stdout
+    for line in child.stdout:
+        print(f"[rank 0] {line}", end="", flush=True)
+    code = child.wait()
+    if code < 0:
+        log.warning("%s", _fate(0, code))
+        return AGAIN
+    return code
+
+
 def _fate(rank: int, code: int) -> str:
     if code >= 0:
         return f"rank {rank} ended with {code}"
@@ -57,7 +74,10 @@ def _fate(rank: int, code: int) -> str:
 def main() -> None:
     file, grace, processes, *command = sys.argv[1:]
     start_logging()
-    code = torchrun(["--standalone", "--nproc-per-node", processes, *command], float(grace))
+    if processes == "1":
+        code = alone(command)
+    else:
+        code = torchrun(["--standalone", "--nproc-per-node", processes, *command], float(grace))
     write_text(Path(file), str(code))
     sys.exit(code)
 

@@ -6,20 +6,23 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from everest.errors import UsageError
 from everest.files import write_text
-from orchestration.job import ENDED, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.job import AGAIN, ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
 _JOB, _LOG, _RECIPE, _EXIT_CODE = "job.json", "log.txt", "job.yaml", "exit-code"
 _LAST_WORDS_S = 15  # beyond the grace, for torchrun
+_LOOK_EVERY_S = 0.3
 
 
 class LocalLauncher:
@@ -46,10 +49,11 @@ class LocalLauncher:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "EVEREST_WORK": str(self.work)},
+                env={**os.environ, "EVEREST_WORK": str(self.work), TAGS: json.dumps(dict(spec.tags))},
             )
         started = psutil.Process(process.pid).create_time()
-        write_text(self._file(spec.name, _JOB), json.dumps({"pid": process.pid, "started": started}))
+        job = {"pid": process.pid, "started": started, "group": spec.group}
+        write_text(self._file(spec.name, _JOB), json.dumps(job))
 
     def status(self, name: str) -> JobStatus:
         job = self._job(name)
@@ -57,8 +61,19 @@ class LocalLauncher:
         code = int(noted.read_text()) if noted.exists() else None
         state: State = "running" if running else "succeeded" if code == 0 else "failed"
         created = datetime.fromtimestamp(job["started"], UTC)
+        ended = datetime.fromtimestamp(noted.stat().st_mtime, UTC) if code is not None else None
         reason = next(self.logs(name, last=1), "it was killed") if state == "failed" else ""
-        return JobStatus(name, state, created, reason, nodes=(os.uname().nodename,), exit_code=code)
+        return JobStatus(
+            name=name,
+            state=state,
+            created=created,
+            started=created,
+            ended=ended,
+            reason=reason,
+            interrupted=state == "failed" and (code is None or code == AGAIN or code >= 128),
+            nodes=(os.uname().nodename,),
+            exit_code=code,
+        )
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         process = self._process(name)
@@ -89,6 +104,21 @@ class LocalLauncher:
         found = [self.status(file.parent.name) for file in self.work.glob(f"*/{_JOB}")]
         return sorted(found, key=lambda status: status.created, reverse=True)
 
+    @contextmanager
+    def follow(self, group: str) -> Iterator[Following]:
+        yield _LocalJobs(self, group)
+
+    def weights_of(self, name: str) -> Path:
+        return self.settings.work / name
+
+    @property
+    def gpus(self) -> int:
+        return self.settings.processes or 1
+
+    def states(self, group: str) -> dict[str, State]:
+        found = [file.parent.name for file in self.work.glob(f"*/{_JOB}")]
+        return {name: self.status(name).state for name in found if self._job(name).get("group") == group}
+
     def _command(self, spec: JobSpec) -> Sequence[str]:
         note, recipe = self._file(spec.name, _EXIT_CODE), self._file(spec.name, _RECIPE)
         return [
@@ -96,7 +126,7 @@ class LocalLauncher:
             str(self.settings.processes or 1), "-m", "everest", spec.experiment.stage, "--recipe", str(recipe),
         ]  # fmt: skip
 
-    def _job(self, name: str) -> dict[str, float]:
+    def _job(self, name: str) -> dict[str, Any]:
         try:
             return dict(json.loads(self._file(name, _JOB).read_text()))
         except FileNotFoundError:
@@ -115,6 +145,21 @@ class LocalLauncher:
         if "/" in name or name.startswith("."):
             raise UsageError(f"{name!r} is no name of a job")
         return self.work / name / file
+
+
+class _LocalJobs:
+    def __init__(self, launcher: LocalLauncher, group: str) -> None:
+        self._launcher, self._group = launcher, group
+        self._seen: Mapping[str, State] = {}
+
+    def states(self) -> Mapping[str, State]:
+        return self._launcher.states(self._group)
+
+    def wait(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (now := self.states()) == self._seen and time.monotonic() < deadline:
+            time.sleep(min(_LOOK_EVERY_S, seconds))
+        self._seen = now
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -4,6 +4,8 @@ All pods are Workers, the first of them with rank 0. There is no Master, because
 have one an init container that the ``restricted`` Pod Security Standard refuses.
 """
 
+import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -21,14 +23,24 @@ from kubeflow.training.utils.utils import FakeResponse
 from kubernetes import client as k8s
 
 from everest.errors import UsageError
-from orchestration.job import EXPERIMENT_FILE, WORKDIR, JobSpec
+from orchestration.job import SETTINGS_FOLDER, WORKDIR, JobSpec
 from orchestration.patch import merge
+from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
 CONTAINER = "pytorch"  # the name that the operator looks for
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
 CONFIG_HASH, COMMIT = "everest/config-hash", "everest/commit"
+GROUP = "everest/group"
 
+#: The root file system is read-only.
+_WRITABLE = {
+    "HOME": WORKDIR,
+    "TMPDIR": "/tmp",
+    "XDG_CACHE_HOME": "/tmp/cache",
+    "MPLCONFIGDIR": "/tmp/matplotlib",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
 _PORT = 23456
 _USER = 1000
 _GPU = "nvidia.com/gpu"
@@ -84,21 +96,67 @@ def to_yaml(*objects: Any) -> str:
     return "---\n".join(yaml.dump(tree, sort_keys=False, Dumper=_Dumper) for tree in trees)
 
 
+def controller_pod(
+    settings: PlatformSettings, command: list[str], environment: Mapping[str, str], secrets: Sequence[str | None],
+    name: str, labels: Mapping[str, str],
+) -> dict[str, Any]:  # fmt: skip
+    """The pod template of what starts jobs itself, with the service account and the ConfigMap of that name."""
+    empty = k8s.V1EmptyDirVolumeSource
+    container = _container(
+        settings,
+        command=command,
+        env=[k8s.V1EnvVar(name=key, value=value) for key, value in {**environment, **_WRITABLE}.items()],
+        secrets=secrets,
+        resources=k8s.V1ResourceRequirements(requests={"cpu": "100m", "memory": "1Gi"}, limits={"memory": "4Gi"}),
+        mounts=[
+            k8s.V1VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True),
+            k8s.V1VolumeMount(name="work", mount_path=WORKDIR),
+            k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),
+        ],
+    )
+    volumes = [
+        k8s.V1Volume(name="settings", config_map=k8s.V1ConfigMapVolumeSource(name=name)),
+        k8s.V1Volume(name="work", empty_dir=empty()),
+        k8s.V1Volume(name="tmp", empty_dir=empty()),
+    ]
+    template = _pod(settings, container, volumes, labels, {}, service_account=name, token=True, restart="Never")
+    return dict(_api().sanitize_for_serialization(template))
+
+
 def _template(spec: JobSpec, settings: PlatformSettings) -> k8s.V1PodTemplateSpec:
     volumes, mounts = _volumes(spec, settings)
-    container = k8s.V1Container(
+    container = _container(
+        settings,
+        command=["python", "-m", "orchestration.worker"],
+        env=_environment(spec, settings),
+        secrets=(settings.s3_secret, settings.mlflow_secret),
+        resources=_resources(settings),
+        mounts=mounts,
+    )
+    return _pod(settings, container, volumes, _labels(spec), _annotations(spec), settings.service_account)
+
+
+def _container(
+    settings: PlatformSettings,
+    command: list[str],
+    env: list[k8s.V1EnvVar],
+    secrets: Sequence[str | None],
+    resources: k8s.V1ResourceRequirements,
+    mounts: list[k8s.V1VolumeMount],
+) -> k8s.V1Container:
+    return k8s.V1Container(
         name=CONTAINER,
         image=settings.image,
-        command=["python", "-m", "orchestration.worker"],
+        command=command,
         working_dir=WORKDIR,
-        env=_environment(spec, settings),
+        env=env,
         env_from=[
             k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret))
-            for secret in dict.fromkeys((settings.s3_secret, settings.mlflow_secret))
+            for secret in dict.fromkeys(secrets)
             if secret
         ]
         or None,
-        resources=_resources(settings),
+        resources=resources,
         volume_mounts=mounts,
         security_context=k8s.V1SecurityContext(
             allow_privilege_escalation=False,
@@ -106,13 +164,26 @@ def _template(spec: JobSpec, settings: PlatformSettings) -> k8s.V1PodTemplateSpe
             capabilities=k8s.V1Capabilities(drop=["ALL"]),
         ),
     )
+
+
+def _pod(
+    settings: PlatformSettings,
+    container: k8s.V1Container,
+    volumes: list[k8s.V1Volume],
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    service_account: str,
+    token: bool = False,
+    restart: str | None = None,
+) -> k8s.V1PodTemplateSpec:
     template = k8s.V1PodTemplateSpec(
-        metadata=k8s.V1ObjectMeta(labels=_labels(spec), annotations=_annotations(spec)),
+        metadata=k8s.V1ObjectMeta(labels=dict(labels), annotations=dict(annotations)),
         spec=k8s.V1PodSpec(
             containers=[container],
             volumes=volumes,
-            service_account_name=settings.service_account,
-            automount_service_account_token=False,
+            restart_policy=restart,
+            service_account_name=service_account,
+            automount_service_account_token=token,
             enable_service_links=False,
             image_pull_secrets=[k8s.V1LocalObjectReference(name=settings.pull_secret)]
             if settings.pull_secret
@@ -146,6 +217,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "EVEREST_COMMIT": spec.commit,
         "EVEREST_JOB": spec.name,
         "EVEREST_SUBMISSION": spec.submission,
+        TAGS: json.dumps(dict(spec.tags)) if spec.tags else None,
         # Two pods or more meet at the first one; the operator adds how many they are, and of how many processes.
         "PET_MASTER_ADDR": f"{spec.name}-worker-0" if settings.nodes > 1 else "localhost",
         "PET_MASTER_PORT": str(_PORT),
@@ -154,12 +226,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "NCCL_SOCKET_IFNAME": "eth0",
         "GLOO_SOCKET_IFNAME": "eth0",
         "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
-        # The root file system is read-only.
-        "HOME": WORKDIR,
-        "TMPDIR": "/tmp",
-        "XDG_CACHE_HOME": "/tmp/cache",
-        "MPLCONFIGDIR": "/tmp/matplotlib",
-        "PYTHONDONTWRITEBYTECODE": "1",
+        **_WRITABLE,
     }
     fields = {
         "EVEREST_POD": "metadata.name",
@@ -197,7 +264,7 @@ def _volumes(spec: JobSpec, settings: PlatformSettings) -> tuple[list[k8s.V1Volu
         k8s.V1Volume(name="shm", empty_dir=empty(medium="Memory", size_limit=settings.shm)),
     ]
     mounts = [
-        k8s.V1VolumeMount(name="experiment", mount_path=EXPERIMENT_FILE.rpartition("/")[0], read_only=True),
+        k8s.V1VolumeMount(name="experiment", mount_path=SETTINGS_FOLDER, read_only=True),
         k8s.V1VolumeMount(name="work", mount_path=WORKDIR),
         k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),
         k8s.V1VolumeMount(name="shm", mount_path="/dev/shm"),
@@ -235,6 +302,7 @@ def _labels(spec: JobSpec) -> dict[str, str]:
         "app.kubernetes.io/name": "everest",
         "app.kubernetes.io/instance": spec.name,
         "app.kubernetes.io/component": spec.experiment.stage,
+        **({GROUP: spec.group} if spec.group else {}),
         **LABELS,
     }
 

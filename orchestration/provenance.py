@@ -1,9 +1,12 @@
-"""Which code runs: what the image was made of, else what the submitter had, else what git says of a checkout."""
+"""Which code runs, and for what: told by the image, else by who submitted it, else by git."""
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
+
+TAGS = "EVEREST_TAGS"
 
 _HOME = Path(__file__).parent
 
@@ -16,6 +19,11 @@ def commit() -> str | None:
     if not shutil.which("git") or (found := _git("rev-parse", "HEAD")) is None:
         return None
     return f"{found}-dirty" if _git("status", "--porcelain") else found
+
+
+def given_tags() -> dict[str, str]:
+    """What the submitter wants the run in MLflow to be tagged with."""
+    return dict(json.loads(os.environ.get(TAGS, "{}")))
 
 
 def _git(*arguments: str) -> str | None:

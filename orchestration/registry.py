@@ -19,7 +19,7 @@ from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
 from everest.files import sha256
 from everest.training.checkpoint import BEST, LATEST, Checkpoints
 from everest.training.local import METRICS, FolderStore
-from orchestration.job import RESULT
+from orchestration.job import RESULT, TRIAL
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store
@@ -182,12 +182,14 @@ def _datasets(run: Run) -> dict[str, Any]:
 
 
 class RegisteringTracker(MLflowTracker):
-    """For a run on this machine: makes a version of its classifier at the end."""
+    """For a run on this machine: makes a version of its classifier at the end, unless it is a sweep's trial."""
 
     def __init__(self, config: Experiment, folder: Path) -> None:
         super().__init__(config, folder, FolderStore(folder), connect())
 
-    def model(self, folder: Path, name: str) -> str:
+    def model(self, folder: Path, name: str) -> str | None:
+        if TRIAL in self.tags:
+            return None
         self.flush()
         version = register_folder(folder, name, self.run_id, {})
         self.client.set_registered_model_alias(name, self.settings.model_alias, version)

@@ -57,6 +57,11 @@ class PlatformSettings(BaseSettings):
     mlflow_secret: Name | None = Field(
         None, description="Secret with MLFLOW_TRACKING_USERNAME and …_PASSWORD or _TOKEN"
     )
+    studies: str | None = Field(
+        None,
+        description="database of sweeps: postgresql://…, sqlite:///FILE, journal:FILE; None: sqlite in the work folder",
+    )
+    studies_secret: Name | None = Field(None, description="Secret with PGPASSWORD, for a controller in the cluster")
     model_alias: str = Field("candidate", description="alias that a newly registered classifier gets")
 
     @classmethod
@@ -71,12 +76,36 @@ class PlatformSettings(BaseSettings):
             value = "" if first["type"] == "value_error" else f" = {first['input']!r}"
             raise UsageError(f"EVEREST_{name.upper()} (--{name.replace('_', '-')}){value}: {message}") from None
 
+    def environment(self) -> dict[str, str]:
+        """What says the same elsewhere; nothing that is of this machine."""
+        here = {"work", "context", "pod_patch"}
+        return {
+            f"EVEREST_{name.upper()}": str(value)
+            for name, value in self
+            if name not in here and value is not None and value != type(self).model_fields[name].default
+        }
+
     @field_validator("s3_endpoint", "mlflow_uri")
     @classmethod
     def _without_password(cls, address: str | None) -> str | None:
         if address and "@" in urlsplit(address).netloc:
             raise ValueError("holds a name or a password, which would be seen in manifests; it belongs into a Secret")
         return address
+
+    @field_validator("studies")
+    @classmethod
+    def _is_a_database(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        if not address.startswith(("postgresql://", "sqlite:///", "journal:")):
+            raise ValueError("must be postgresql://USER@HOST/DATABASE, sqlite:///FILE or journal:FILE")
+        if urlsplit(address).password:
+            raise ValueError("holds a password, which would be seen in manifests; PGPASSWORD or ~/.pgpass gives it")
+        return address
+
+    @property
+    def study_uri(self) -> str:
+        return self.studies or f"sqlite:///{self.work.resolve() / 'optuna.db'}"
 
     @property
     def processes_per_pod(self) -> int:

@@ -8,6 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from everest.errors import EverestError, UsageError
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
 from orchestration.outbox import Away, Outbox, one_line
-from orchestration.provenance import commit
+from orchestration.provenance import commit, given_tags
 from orchestration.settings import PlatformSettings
 from orchestration.system import PREFIX, SystemMetrics
 
@@ -83,7 +84,7 @@ class MLflowTracker:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.folder, self.memory, self.settings = config, folder, memory, settings
-        self.tags = {"everest.run": config.name, "everest.stage": config.stage, **(tags or {})}
+        self.tags = {"everest.run": config.name, "everest.stage": config.stage, **given_tags(), **(tags or {})}
         if code := commit():
             self.tags["mlflow.source.git.commit"] = code
         self.client = mlflow.MlflowClient()
@@ -215,27 +216,14 @@ class MLflowTracker:
         try:
             self.client.log_batch(self.run_id, metrics)
         except MlflowException as error:
-            if passes(error) or len(metrics) == 1:
-                self._refused(error)
-                return
+            if passes(error):
+                raise
             for metric in metrics:
-                self._log([metric])
+                unless_refused(partial(self.client.log_batch, self.run_id, [metric]), self.settings)
 
     def _add(self, operation: Callable[[], Any]) -> None:
         self._outbox.add(self._send)
-        self._outbox.add(lambda: self._guarded(operation))
-
-    def _guarded(self, operation: Callable[[], Any]) -> None:
-        try:
-            operation()
-        except Exception as error:
-            self._refused(error)
-
-    def _refused(self, error: Exception) -> None:
-        """What MLflow does not accept is said, and does not stop the training; an outage is raised again."""
-        if passes(error):
-            raise error
-        log.error("MLflow at %s refuses a record: %s", self.settings.tracking_uri, one_line(error))
+        self._outbox.add(lambda: unless_refused(operation, self.settings))
 
 
 def connect(settings: PlatformSettings | None = None) -> PlatformSettings:
@@ -262,6 +250,16 @@ def passes(error: BaseException) -> bool:
     return isinstance(error, BotoCoreError | ClientError | S3UploadFailedError | ConnectionError | TimeoutError)
 
 
+def unless_refused(operation: Callable[[], Any], settings: PlatformSettings) -> None:
+    """What MLflow does not accept is said, and stops nothing; an outage is raised."""
+    try:
+        operation()
+    except Exception as error:
+        if passes(error):
+            raise
+        log.error("MLflow at %s refuses a record: %s", settings.tracking_uri, one_line(error))  # noqa: TRY400
+
+
 def experiment_id(client: Any, settings: PlatformSettings) -> str:
     found = client.get_experiment_by_name(settings.mlflow_experiment)
     if found is None:
@@ -276,20 +274,6 @@ def experiment_id(client: Any, settings: PlatformSettings) -> str:
             f"MLflow experiment {settings.mlflow_experiment!r} is deleted; restore it or set EVEREST_MLFLOW_EXPERIMENT"
         )
     return str(found.experiment_id)
-
-
-def progress_of(settings: PlatformSettings, runs: list[str]) -> dict[str, tuple[int, float]]:
-    """Last step and loss of each of these runs that MLflow knows. Raises MlflowException."""
-    connect(settings)
-    client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(settings.mlflow_experiment)
-    found: dict[str, tuple[int, float]] = {}
-    for name in runs if experiment else []:
-        newest = client.search_runs([experiment.experiment_id], f"tags.`everest.run` = '{name}'", max_results=1)
-        for metric in newest[0].data.to_proto().metrics if newest else []:
-            if metric.key == "train/loss":
-                found[name] = (metric.step, metric.value)
-    return found
 
 
 def _reports_in(file: Path) -> list[_Report]:

@@ -64,7 +64,7 @@ def wait(launcher: Launcher, name: str) -> JobStatus:
                 raise JobFailed(f"{name} cannot start: {status.reason}; it is removed")
             time.sleep(_EVERY_S)
     if status.state == "failed":
-        for line in _telling(list(launcher.logs(name, last=10 * _LAST_LINES))):
+        for line in telling(list(launcher.logs(name, last=10 * _LAST_LINES))):
             print(line, file=sys.stderr)
         if status.exit_code == UsageError.exit_code:
             launcher.cancel(name)
@@ -82,7 +82,7 @@ def last_line(launcher: Launcher, name: str) -> str:
     return said[-1].removeprefix("[rank 0]").strip() if said else ""
 
 
-def _telling(lines: Sequence[str]) -> Sequence[str]:
+def telling(lines: Sequence[str]) -> Sequence[str]:
     """Of a failed job's lines those that were meant for a person, or the last."""
     return [line for line in lines if "] everest: " in line] or lines[-_LAST_LINES:]
 

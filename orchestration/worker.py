@@ -22,8 +22,8 @@ from everest.data.workers import start_early
 from everest.errors import AgreedError, EverestError, UsageError
 from everest.files import whole_file
 from everest.progress import start_logging
-from orchestration.job import EXPERIMENT_FILE, RESULT
-from orchestration.launch import AGAIN, torchrun
+from orchestration.job import AGAIN, EXPERIMENT_FILE, RESULT
+from orchestration.launch import torchrun
 from orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:

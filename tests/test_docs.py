@@ -12,6 +12,7 @@ from everest import cli
 from everest.config import Experiment, Section, recipe_names
 from orchestration import cli as jobs
 from orchestration.settings import PlatformSettings
+from sweeps import cli as sweep
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
@@ -66,7 +67,11 @@ def test_every_make_target_command_recipe_and_link_of_a_page_exists(page: Path) 
     text = page.read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"^(?:make|`make) ([a-z]+)", text, re.M)) <= targets
-    for name, parser in (("everest", cli._parser()), ("everest-jobs", jobs._parser())):
+    for name, parser in (
+        ("everest", cli._parser()),
+        ("everest-jobs", jobs._commands().parser),
+        ("everest-sweep", sweep._commands().parser),
+    ):
         commands = set(parser._subparsers._group_actions[0].choices)  # type: ignore[union-attr]
         assert set(re.findall(rf"^(?:\| `)?(?:[A-Z_]+=\S+ )*{name} ([a-z]+)", text, re.M)) <= commands
     recipes = re.findall(r"(?:--recipe |RECIPE=|jobs submit )([a-z0-9-]+)(?!\S)", text)

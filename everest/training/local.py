@@ -1,6 +1,5 @@
 """The collaborators of a run on this machine: checkpoints in a folder, metrics as JSON lines."""
 
-import fcntl
 import json
 import shutil
 import time
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from everest.errors import Superseded
-from everest.files import publish, whole_file, write_text
+from everest.files import locked, publish, whole_file, write_text
 from everest.protocols import NullTracker, Outcome, Tracker
 
 METRICS = "metrics.jsonl"
@@ -45,9 +44,7 @@ class FolderStore:
         return self._seen[key]
 
     def point(self, key: str, text: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.folder / ".lock"):
             expected = self._seen.get(key)
             if self.read(key) != expected:
                 raise Superseded(f"another process continues the run in {self.folder}; this one stops")

@@ -19,6 +19,7 @@ from everest.errors import AgreedError, EverestError, UsageError
 from everest.export import Exported
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
+from everest.model.cost import gflops_per_clip
 from everest.model.frames import select_frames
 from everest.model.pixels import normalize
 from everest.progress import ProgressBar
@@ -183,6 +184,8 @@ def train(training: Training, start: int) -> None:
             if done % config.keep.log_steps == 0 or done == t.steps:
                 pace = clips / (time.monotonic() - since)
                 numbers = _numbers(t, step) | {"perf/clips_per_s": pace}
+                if done == t.steps:
+                    numbers["cost/gflops_per_clip"] = gflops_per_clip(t.model, config)
                 t.report(numbers, done)
                 bar.show({name: numbers[name] for name in ("train/loss", "train/lr", "perf/clips_per_s")})
                 t.meter, since, clips = Meter(), time.monotonic(), 0

@@ -1,0 +1,77 @@
+"""What MLflow knows of runs."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+from everest.errors import EverestError
+from orchestration.job import Unreachable
+from orchestration.outbox import one_line
+from orchestration.settings import PlatformSettings
+from orchestration.tracking import connect, passes
+
+RUN = "everest.run"
+
+
+class Measured(NamedTuple):
+    step: int
+    value: float
+
+
+Latest = Mapping[str, Measured]  # the newest number of each metric
+
+
+class Runs:
+    """Reads runs of the settings' experiment. Every call raises Unreachable while MLflow is away."""
+
+    def __init__(self, settings: PlatformSettings) -> None:
+        self.settings = connect(settings)
+        self.client = mlflow.MlflowClient()
+        self._ids: dict[str, str] = {}  # of runs that were seen, by name
+
+    def latest(self, name: str) -> Latest | None:
+        """Of the newest run of that name; None where there is none."""
+        found = self._search(f"tags.`{RUN}` = '{name}'", 1)
+        return _latest(found[0]) if found else None
+
+    def running(self, tag: str, value: str) -> dict[str, Latest]:
+        """Of all runs so tagged that go on, by their names, in one request."""
+        found = self._search(f"tags.`{tag}` = '{value}' and attributes.status = 'RUNNING'", 1000)
+        named = {run.data.tags[RUN]: run for run in found if RUN in run.data.tags}
+        self._ids |= {name: run.info.run_id for name, run in named.items()}
+        return {name: _latest(run) for name, run in named.items()}
+
+    def history(self, name: str, metric: str) -> list[Measured]:
+        """Of a run that ``running`` has told of; the first first."""
+        with self._asked():
+            entries = self.client.get_metric_history(self._ids[name], metric)
+        return sorted(Measured(entry.step, entry.value) for entry in entries)
+
+    def _search(self, what: str, most: int) -> list[Any]:
+        with self._asked():
+            experiment = self.client.get_experiment_by_name(self.settings.mlflow_experiment)
+            if experiment is None:
+                return []
+            return list(self.client.search_runs([experiment.experiment_id], what, max_results=most))
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except MlflowException as error:
+            kind = Unreachable if passes(error) else EverestError
+            raise kind(f"MLflow at {self.settings.tracking_uri}: {one_line(error)[:200]}") from None
+
+
+def progress_of(settings: PlatformSettings, names: Iterable[str]) -> dict[str, Measured]:
+    """Last step and loss of each of these runs that MLflow knows. Raises EverestError."""
+    runs = Runs(settings)
+    found = {name: runs.latest(name) or {} for name in names}
+    return {name: latest["train/loss"] for name, latest in found.items() if "train/loss" in latest}
+
+
+def _latest(run: Any) -> Latest:
+    return {each.key: Measured(each.step, each.value) for each in run.data.to_proto().metrics}

@@ -1,0 +1,221 @@
+"""The ``everest-sweep`` command: searches settings with Optuna, each trial a job.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM).
+"""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from optuna.trial import TrialState
+
+from everest.arguments import overrides
+from everest.errors import EverestError, UsageError
+from everest.progress import console
+from orchestration.flags import Commands
+from orchestration.launchers import open_launcher
+from orchestration.settings import PlatformSettings
+from sweeps.best import choose, write_recipes
+from sweeps.budget import Budget
+from sweeps.controller import Controller, Stopped
+from sweeps.display import Display, best_of, by_state
+from sweeps.interrupts import Interrupted, Interrupts
+from sweeps.space import Space
+from sweeps.study import JOBS, REASON, Study, database, only_controller, open_storage
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    _commands().main(arguments)
+
+
+def _commands() -> Commands:
+    commands = Commands("everest-sweep", "Searches settings of experiments with Optuna.", launcher="local")
+    added = commands.add("launch", _launch, "begin a sweep, or go on with the one of its name", experiment=True)
+    added.add_argument(
+        "space", metavar="SPACE", help="a shipped space or a YAML file; --dotted.name value fixes a setting"
+    )
+    added.add_argument("--study", metavar="NAME", help="of the sweep (the space's name)")
+    for stage in ("pretrain", "finetune"):
+        added.add_argument(f"--{stage}", metavar="RECIPE", help=f"instead of the space's recipe for {stage}")
+    added.add_argument("--sampler", help="instead of the space's: tpe, nsga2, nsga3, gp, random, grid, qmc")
+    added.add_argument("--pruner", help="instead of the space's: median, hyperband, patient, none")
+    added.add_argument("--seed", type=int, help="instead of the space's")
+    _budget(added)
+    added.add_argument("--in-cluster", action="store_true", help="run the controller itself as a Job of the cluster")
+    added.add_argument("--dry-run", action="store_true", help="print one trial's experiments, or the Job, and stop")
+    added = commands.add("resume", _resume, "go on with a sweep as it was begun")
+    added.add_argument("study")
+    _budget(added)
+    added = commands.add("status", _status, "all sweeps, or one with what its trials are doing")
+    added.add_argument("study", nargs="?")
+    added = commands.add("stop", _stop, "ask the controller of a sweep to stop, wherever it runs")
+    added.add_argument("study")
+    added.add_argument("--cancel", action="store_true", help="its jobs too, with a checkpoint each")
+    added = commands.add("report", _report, "draw what was found; the figures also go to MLflow")
+    added.add_argument("study")
+    added.add_argument("--out", type=Path, metavar="FOLDER", help="default: sweeps/STUDY in the work folder")
+    added = commands.add("best", _best, "write the best trial's recipe, at full length")
+    added.add_argument("study")
+    added.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as recipes/mine.yaml")
+    added.add_argument("--trial", type=int, metavar="N", help="this one instead")
+    return commands
+
+
+def _budget(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--trials", type=int, help="in all, over all controllers")
+    parser.add_argument("--parallel", type=int, default=1, help="trials at a time (1)")
+    parser.add_argument("--hours", type=float, help="of controllers' work; trials under way then end")
+    parser.add_argument("--gpu-hours", type=float, help="of jobs; trials under way then end")
+    parser.add_argument("--same-fault", type=int, default=3, metavar="N", help="like failures that end the sweep (3)")
+    parser.add_argument(
+        "--on-interrupt", choices=("ask", "leave", "cancel"), default="ask", help="what Ctrl-C does to jobs"
+    )
+
+
+def _launch(options: argparse.Namespace, settings: PlatformSettings, rest: list[str]) -> None:
+    more = {name: getattr(options, name) for name in ("sampler", "pruner", "seed")}
+    recipes = {"pretrain": options.pretrain, "finetune": options.finetune}
+    space = Space.load(options.space).changed(recipes, overrides(rest), name=options.study, **more)
+    if options.in_cluster:
+        from sweeps.incluster import launch_in_cluster
+
+        launch_in_cluster(space, settings, _budget_flags(options), options.dry_run)
+        return
+    if options.dry_run:
+        _show_one(space)
+        return
+    with database(settings), only_controller(settings, space.name):
+        _control(Study.begin(space.name, space, open_storage(settings)), options, settings)
+
+
+def _show_one(space: Space) -> None:
+    from optuna.storages import InMemoryStorage
+
+    trial = Study.begin(space.name, space, InMemoryStorage()).draw()
+    for experiment in space.experiments(trial.params):
+        print(f"---\n{experiment.to_yaml()}", end="")
+
+
+def _resume(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
+    with database(settings), only_controller(settings, options.study):
+        _control(Study.open(options.study, open_storage(settings)), options, settings)
+
+
+def _control(study: Study, options: argparse.Namespace, settings: PlatformSettings) -> None:
+    from orchestration.runs import Runs
+    from sweeps.review import Review
+
+    budget = Budget(options.parallel, options.trials, options.hours, options.gpu_hours)
+    if budget.trials is None and budget.hours is None and budget.gpu_hours is None and study.space.sampler != "grid":
+        raise UsageError("how much? --trials, --hours or --gpu-hours")
+    launcher = open_launcher(options.launcher, settings)
+    review = Review(study, settings)
+    controller = Controller(study, launcher, Runs(settings), budget, review, options.same_fault)
+    status, files = "FAILED", []
+    try:
+        with Interrupts() as interrupts, Display() as display:
+            controller.run(display, interrupts)
+        status = "FINISHED"
+        files = _write_report(study, settings)
+    except Stopped as stopped:
+        _end_jobs(controller, stopped.jobs)
+        status = "KILLED"
+        print(f"{study.name} is stopped; everest-sweep resume {study.name} goes on", file=sys.stderr)
+    except Interrupted as interrupted:
+        _end_jobs(controller, _what_about_jobs(options.on_interrupt, interrupted, len(controller.jobs)))
+        status = "KILLED"
+        print(f"{study.name} is interrupted; everest-sweep resume {study.name} goes on", file=sys.stderr)
+        sys.exit(128 + interrupted.signum)
+    except EverestError:
+        _end_jobs(controller, "cancel")
+        raise
+    finally:
+        review.finish(status, files)
+    print(best_of(study))
+    print(f"everest-sweep best {study.name} --out recipes/{study.name}.yaml writes its recipe", file=sys.stderr)
+
+
+def _end_jobs(controller: Controller, what: str) -> None:
+    if what == "cancel":
+        controller.cancel()
+    else:
+        controller.leave()
+
+
+def _what_about_jobs(flag: str, interrupted: Interrupted, jobs: int) -> str:
+    if flag != "ask":
+        return flag
+    if interrupted.signum != signal.SIGINT or not sys.stdin.isatty() or not jobs:
+        return "leave"
+    try:
+        answer = console.input(f"{jobs} jobs are going on. Cancel them (c), with a checkpoint, or leave them (Enter)? ")
+    except (EOFError, KeyboardInterrupt):
+        return "leave"
+    return "cancel" if answer.strip().lower().startswith("c") else "leave"
+
+
+def _status(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
+    import optuna
+
+    storage = open_storage(settings)
+    names = [options.study] if options.study else sorted(optuna.get_all_study_names(storage))
+    if not names:
+        print("no sweeps yet; everest-sweep launch smoke --trials 4 begins one", file=sys.stderr)
+    for name in names:
+        study = Study.open(name, storage)
+        ended = {state: len(study.trials(state)) for state in TrialState}
+        print(f"{name}: {by_state(ended)}, {ended[TrialState.RUNNING]} running, {ended[TrialState.WAITING]} waiting")
+        if best := best_of(study):
+            print(f"  {best}")
+        if options.study:
+            for trial in study.trials(TrialState.RUNNING):
+                said = trial.intermediate_values
+                step = max(said, default=None)
+                seen = f", {study.space.prune} {said[step]:.4g} at step {step}" if step is not None else ""
+                print(f"  trial {trial.number} runs as {trial.user_attrs.get(JOBS, ['?'])[-1]}{seen}")
+            for trial in study.trials(TrialState.FAIL)[-5:]:
+                print(f"  trial {trial.number} failed: {trial.user_attrs.get(REASON, 'nobody knows why')}")
+
+
+def _stop(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
+    study = Study.open(options.study, open_storage(settings))
+    study.ask_to_stop("cancel" if options.cancel else "leave")
+    what = "cancels its jobs" if options.cancel else "leaves its jobs going"
+    print(f"the controller of {study.name} stops within 15 s, and {what}", file=sys.stderr)
+
+
+def _report(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
+    from sweeps.review import Review
+
+    study = Study.open(options.study, open_storage(settings))
+    files = _write_report(study, settings, options.out)
+    Review(study, settings).finish("FINISHED", files)
+    print(files[0])
+
+
+def _write_report(study: Study, settings: PlatformSettings, out: Path | None = None) -> list[Path]:
+    from sweeps.report import write_report
+
+    if not study.trials(TrialState.COMPLETE):
+        log.warning("%s has no complete trial: there is nothing to draw", study.name)
+        return []
+    return write_report(study, out or settings.work / "sweeps" / study.name)
+
+
+def _best(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
+    study = Study.open(options.study, open_storage(settings))
+    for file in write_recipes(study, choose(study, options.trial), options.out):
+        print(f"make submit RECIPE={file}")
+
+
+def _budget_flags(options: argparse.Namespace) -> list[str]:
+    """As they were given, for a controller elsewhere."""
+    names = ("trials", "parallel", "hours", "gpu_hours", "same_fault")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

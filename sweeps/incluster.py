@@ -1,0 +1,101 @@
+"""A sweep's controller as a Job of the cluster, with no more rights than it needs: the laptop can be closed."""
+
+import sys
+from typing import Any
+
+import yaml
+
+from everest.errors import UsageError
+from orchestration.job import SETTINGS_FOLDER
+from orchestration.settings import PlatformSettings
+from sweeps.space import Space
+
+_SPACE_FILE, _PATCH_FILE = "space.yaml", "pod-patch.yaml"
+_RESTARTS = 1000  # of the pod; what it does itself wrong ends the Job
+_RULES: list[dict[str, list[str]]] = [
+    {
+        "apiGroups": ["kubeflow.org"],
+        "resources": ["pytorchjobs"],
+        "verbs": ["create", "get", "list", "watch", "delete"],
+    },
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
+    {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
+]
+
+
+def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str], dry_run: bool) -> None:
+    """Starts it, in place of one of that name that ended. Raises UsageError, NameInUseError."""
+    objects = manifests(space, settings, budget)
+    if dry_run:
+        print("---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects), end="")
+        return
+    from orchestration.kubernetes import KubernetesLauncher
+
+    KubernetesLauncher(settings).run_controller(objects)
+    print(
+        f"{space.name} is searched in {settings.namespace}; everest-sweep status {space.name} shows how it goes, "
+        f"everest-sweep stop {space.name} ends it",
+        file=sys.stderr,
+    )
+
+
+def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> list[dict[str, Any]]:
+    """ServiceAccount, Role, RoleBinding and ConfigMap, and last the Job that needs them. Raises UsageError."""
+    if not (settings.studies or "").startswith("postgresql://"):
+        raise UsageError(
+            f"EVEREST_STUDIES (--studies) = {settings.studies!r}: in a cluster it must be postgresql://USER@HOST/DATABASE"
+        )
+    if not settings.mlflow_uri:
+        raise UsageError("EVEREST_MLFLOW_URI (--mlflow-uri) is not set: the controller reads its trials' numbers there")
+    from orchestration.manifest import CONTAINER, controller_pod
+
+    name = f"sweep-{space.name}"
+    labels = {
+        "app.kubernetes.io/name": "everest",
+        "app.kubernetes.io/instance": name,
+        "app.kubernetes.io/component": "sweep",
+        "app.kubernetes.io/part-of": "everest",
+        "app.kubernetes.io/managed-by": "everest-sweep",
+    }
+    metadata = {"name": name, "namespace": settings.namespace, "labels": labels}
+    files = {_SPACE_FILE: yaml.safe_dump(space.model_dump(mode="json", by_alias=True), sort_keys=False)}
+    environment = settings.environment()
+    if settings.pod_patch:
+        files[_PATCH_FILE] = settings.pod_patch.read_text()
+        environment["EVEREST_POD_PATCH"] = f"{SETTINGS_FOLDER}/{_PATCH_FILE}"
+    command = ["python", "-m", "sweeps", "launch", f"{SETTINGS_FOLDER}/{_SPACE_FILE}", "--launcher", "kubernetes"]
+    secrets = (settings.s3_secret, settings.mlflow_secret, settings.studies_secret)
+    template = controller_pod(
+        settings, [*command, "--on-interrupt", "leave", *budget], environment, secrets, name, labels
+    )
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": _RULES},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": settings.namespace}],
+        },
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files},
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": metadata,
+            "spec": {
+                "backoffLimit": _RESTARTS,
+                "ttlSecondsAfterFinished": settings.ttl_s,
+                "podFailurePolicy": {
+                    "rules": [
+                        {
+                            "action": "FailJob",
+                            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2]},
+                        }
+                    ]
+                },
+                "template": template,
+            },
+        },
+    ]

@@ -1,0 +1,30 @@
+"""The everest-sweep command as a user's shell runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.integration.command import Done, environment
+
+_TIMEOUT_S = 400
+
+
+class Sweeps:
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        # Jobs are tracked in the work folder's own MLflow.
+        clean = {name: value for name, value in environment(work).items() if name != "EVEREST_TRACKER"}
+        self.environment = {**clean, "PYTHONWARNINGS": "ignore"}
+
+    def run(self, *arguments: object) -> Done:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=_TIMEOUT_S)
+        return Done(process.returncode, out, err)
+
+    def start(self, *arguments: object, log: Path | None = None) -> "subprocess.Popen[str]":
+        """``log``: where what it says goes, instead of into pipes."""
+        stream = log.open("a") if log else subprocess.PIPE
+        return subprocess.Popen(
+            [sys.executable, "-m", "sweeps", *map(str, arguments)], env=self.environment, cwd=self.work, text=True,
+            stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
+        )  # fmt: skip

@@ -1,0 +1,50 @@
+"""Costs agree with a count by hand."""
+
+import pytest
+import torch
+
+from everest.config import Experiment
+from everest.model.cost import gflops_per_clip
+from everest.model.registry import classifier, pretrain_model
+
+SMALL = {
+    "model.image_size": 64, "model.patch_size": 16, "model.num_frames": 8, "model.embed_dim": 96, "model.depth": 3,
+    "model.num_heads": 4, "model.decoder_embed_dim": 48, "model.decoder_depth": 2, "model.decoder_num_heads": 2,
+}  # fmt: skip
+TOKENS, PIXELS = 4 * 16, 2 * 3 * 16 * 16
+
+
+def block(tokens: int, width: int) -> int:
+    """Multiply-adds: queries, keys, values and output; attention; the two layers of the MLP."""
+    return 4 * tokens * width**2 + 2 * tokens**2 * width + 8 * tokens * width**2
+
+
+def test_a_classifier_costs_what_its_layers_multiply() -> None:
+    config = Experiment().override({"stage": "finetune", "classify.keep_ratio": 0.5, **SMALL})
+    embedding = TOKENS * PIXELS * 96  # of all tokens, for their importance
+    by_hand = embedding + 32 * PIXELS * 96 + 3 * block(32, 96) + 96 * 5
+    assert gflops_per_clip(classifier(config, 5), config) == pytest.approx(by_hand / 1e9, rel=0.02)
+
+
+def test_pre_training_costs_what_its_layers_multiply() -> None:
+    config = Experiment().override({"mask.keep_ratio": 0.5, "mask.visible_ratio": 0.25, **SMALL})
+    encoder = TOKENS * PIXELS * 96 + 16 * PIXELS * 96 + 3 * block(16, 96) + 16 * 96 * 48
+    decoder = 2 * block(32, 48) + 16 * 48 * PIXELS
+    assert gflops_per_clip(pretrain_model(config), config) == pytest.approx((encoder + decoder) / 1e9, rel=0.02)
+
+
+def test_looking_for_informative_frames_costs_their_embedding() -> None:
+    plain = Experiment().override({"stage": "finetune", **SMALL})
+    selecting = plain.override({"frames.select": True, "frames.alpha": 2})
+    more = gflops_per_clip(classifier(selecting, 5), selecting) - gflops_per_clip(classifier(plain, 5), plain)
+    assert more == pytest.approx(2 * TOKENS * PIXELS * 96 / 1e9, rel=0.02)
+
+
+def test_measuring_leaves_no_trace() -> None:
+    config = Experiment().override(SMALL)
+    model = pretrain_model(config).train()
+    before, generator = {name: each.clone() for name, each in model.state_dict().items()}, torch.get_rng_state()
+    gflops_per_clip(model, config)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
