@@ -20,8 +20,8 @@ def start_logging(main: bool = True) -> None:
     plain.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     handler = RichHandler(console=console, show_path=False, markup=False) if console.is_terminal else plain
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("everest").setLevel(logging.INFO if main else logging.ERROR)
-    logging.getLogger("orchestration").setLevel(logging.INFO if main else logging.ERROR)
+    for ours in ("everest", "orchestration", "sweeps"):
+        logging.getLogger(ours).setLevel(logging.INFO if main else logging.ERROR)
 
 
 class ProgressBar:

@@ -107,6 +107,7 @@ class Space(Part):
     prune: str | None = Field(None, description="metric of the last stage that tells early how the objective will be")
     sampler: Literal["tpe", "nsga2", "nsga3", "gp", "random", "grid", "qmc"] = "tpe"
     pruner: Literal["median", "hyperband", "patient", "none"] = "median"
+    prune_after: int = Field(5, ge=1, description="median, patient: trials that must be complete before one is pruned")
     seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="after")

@@ -320,13 +320,14 @@ def _sampler(space: Space, number: int) -> optuna.samplers.BaseSampler:
 def _pruner(space: Space) -> optuna.pruners.BasePruner:
     if space.prune is None:
         return optuna.pruners.NopPruner()
+    median = optuna.pruners.MedianPruner(n_startup_trials=space.prune_after)
     match space.pruner:
         case "median":
-            return optuna.pruners.MedianPruner()
+            return median
         case "hyperband":
             return optuna.pruners.HyperbandPruner()
         case "patient":
-            return optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(), patience=3)
+            return optuna.pruners.PatientPruner(median, patience=3)
         case _:
             return optuna.pruners.NopPruner()
 

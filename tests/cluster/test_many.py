@@ -1,0 +1,128 @@
+"""Two hundred trials on pretended nodes: API server, scheduler and operator are real, the pods start nothing."""
+
+import os
+import re
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+
+from orchestration.job import JobSpec
+from orchestration.kubernetes import KubernetesLauncher
+from orchestration.settings import PlatformSettings
+from sweeps.budget import Budget
+from sweeps.controller import Controller
+from sweeps.interrupts import Interrupts
+from sweeps.space import Space
+from sweeps.study import REASON, Study, open_storage
+from tests.cluster.platform import Platform
+from tests.conftest import SHARED
+from tests.services import until
+from tests.sweeps.simulated import Silent, trial_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+TRIALS, PARALLEL = 200, 40
+FAKE = "everest.test/fake"
+
+
+@pytest.fixture
+def nodes(platform: Platform) -> Iterator[None]:
+    add = SHARED / "cluster/fake-nodes"
+    pid = Path(os.environ.get("CLUSTER_HOME", "/var/lib/testcluster")) / "run/kwok.pid"
+    if not add.exists() or not pid.parent.exists():
+        pytest.skip(f"no {add}, or not on the machine of its cluster: no pretended nodes")
+    subprocess.run([add, "50"], check=True, capture_output=True)
+    yield
+    subprocess.run(["kubectl", "delete", "nodes", "-l", f"{FAKE}=true"], check=True, capture_output=True)
+    os.kill(int(pid.read_text()), signal.SIGTERM)
+
+
+class Pretended(KubernetesLauncher):
+    """Every tenth trial's pod ends with 3."""
+
+    def __init__(self, settings: PlatformSettings, folder: Path) -> None:
+        super().__init__(settings)
+        self.good, self.bad = (
+            settings.model_copy(update={"pod_patch": patch_file(folder / f"{code}.yaml", code)}) for code in "03"
+        )
+
+    def submit(self, spec: JobSpec) -> None:
+        self.settings = self.bad if fails(trial_of(spec)) else self.good
+        super().submit(spec)
+
+
+def fails(number: int) -> bool:
+    return number % 10 == 7
+
+
+def patch_file(file: Path, exit_code: str) -> Path:
+    patch = {
+        "metadata": {"annotations": {"everest.test/seconds": "4s", "everest.test/exit-code": exit_code}},
+        "spec": {"nodeSelector": {FAKE: "true"}, "tolerations": [{"key": FAKE, "operator": "Exists"}]},
+    }
+    file.write_text(yaml.safe_dump(patch))
+    return file
+
+
+class StandIn:
+    """Numbers of pods that start nothing."""
+
+    def latest(self, name: str) -> Mapping[str, tuple[int, float]]:
+        return {"val/top1": (1, int(name.rpartition("-")[2]) / TRIALS)}
+
+    def running(self, tag: str, value: str) -> Mapping[str, Mapping[str, tuple[int, float]]]:
+        return {}
+
+    def history(self, name: str, metric: str) -> Sequence[tuple[int, float]]:
+        return []
+
+
+def requests(platform: Platform) -> Counter[str]:
+    """What the API server was asked about PyTorchJobs themselves, by verb."""
+    text = platform.kubectl("get", "--raw", "/metrics")
+    found: Counter[str] = Counter()
+    for labels, count in re.findall(r"^apiserver_request_total\{(.*)\} (\S+)$", text, re.M):
+        if 'resource="pytorchjobs"' in labels and 'subresource=""' in labels:
+            found[re.search(r'verb="(\w+)"', labels)[1]] += int(float(count))  # type: ignore[index]
+    return found
+
+
+def test_two_hundred_trials_are_accounted_for_and_watched_not_polled(
+    platform: Platform, nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in platform.environment.items():
+        monkeypatch.setenv(name, value)
+    space = Space.parse(
+        {
+            "name": "many", "sampler": "random", "objectives": {"val/top1": "max"},
+            "finetune": {"recipe": "demo-finetune", "search": {"classify.keep_ratio": {"float": [0.2, 1.0]}}},
+        }
+    )  # fmt: skip
+    settings = PlatformSettings(work=tmp_path, cpu="1", memory="1Gi", shm="1Mi")
+    study = Study.begin("many", space, open_storage(settings))
+    launcher = Pretended(settings, tmp_path)
+    before = requests(platform)
+    controller = Controller(study, launcher, StandIn(), Budget(PARALLEL, TRIALS), Silent(), same_fault=TRIALS)
+    controller.run(lambda controller: None, Interrupts())
+    asked = requests(platform) - before
+    with capsys.disabled():
+        print(f"\n  {TRIALS} trials in {controller.spent.active_s:.0f} s; PyTorchJob requests: {dict(asked)}")
+
+    trials = study.trials()
+    assert [trial.number for trial in trials] == list(range(TRIALS))
+    for trial in trials:
+        assert trial.state == (TrialState.FAIL if fails(trial.number) else TrialState.COMPLETE)
+        if fails(trial.number):
+            assert "exit code 3" in trial.user_attrs[REASON]
+        else:
+            assert trial.value == trial.number / TRIALS
+    until(lambda: not any(each.startswith("many-") for each in platform.names("pytorchjobs")), "jobs to go")
+    until(lambda: not any(each.startswith("many-") for each in platform.names("configmaps")), "ConfigMaps to go")
+    assert asked["LIST"] < 20
+    assert asked["GET"] <= 6 * TRIALS
