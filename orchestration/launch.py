@@ -1,14 +1,18 @@
 """torchrun with exit codes that tell what happened.
 
-``python -m orchestration.launch FILE GRACE PROCESSES …`` is a job of this machine: it writes its exit code to FILE.
+``python -m orchestration.launch FILE GRACE PROCESSES …`` is a job of this machine, of the ``everest`` command with the
+arguments that follow: it writes its exit code to FILE.
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from everest.errors import EverestError, UsageError
@@ -18,33 +22,53 @@ from orchestration.job import AGAIN
 
 log = logging.getLogger(__name__)
 
+_HEAVY = ["everest.training.run", "everest.training.local", "orchestration.rank"]  # what every process needs
 
-def torchrun(arguments: Sequence[str], grace_s: float) -> int:
-    """0, the code of the EverestError that ended it, 128 + the signal that did, or AGAIN. Lines begin with their rank.
 
-    How many processes and how they meet is said by torchrun's own flags, or PET_* variables.
+def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequence[str], grace_s: float) -> int:
+    """Runs ``entry`` in processes as torchrun does: how many and how they meet is said by its flags or PET_* variables.
+
+    They are forked from a server that has imported torch once for all of them. ``entry`` returns an exit code.
+    Returns 0, the code of the EverestError that ended it, 128 + the signal that did, or AGAIN. Lines begin with their
+    rank.
     """
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's own account of what is said here in a line
     os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
+    multiprocessing.set_forkserver_preload(_HEAVY)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main
+    from torch.distributed.launcher.api import elastic_launch
+    from torch.distributed.run import config_from_args, parse_args
 
-    try:
-        main(["--tee", "3", "--shutdown-timeout", str(max(1, round(grace_s))), *arguments])
-    except SignalException as stopped:
-        return 128 + int(stopped.sigval)
-    except ChildFailedError as failed:
-        codes = {failure.exitcode for failure in failed.failures.values()}
-        for code in (EverestError.exit_code, UsageError.exit_code):
-            if code in codes:
-                return code
-        log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
-        return AGAIN
-    except Exception as error:  # the other pods did not come
-        log.warning("torchrun: %s: %s", type(error).__name__, error)
-        return AGAIN
+    shutdown_s = str(max(1, round(grace_s)))
+    options = parse_args(["--tee", "3", "--shutdown-timeout", shutdown_s, *flags, entry.__name__])
+    if options.standalone:
+        options.rdzv_backend, options.rdzv_endpoint, options.rdzv_id = "c10d", "localhost:0", uuid.uuid4().hex
+    config, _, _ = config_from_args(options)
+    config.start_method = "forkserver"
+    with tempfile.TemporaryDirectory() as codes:
+        try:
+            elastic_launch(config, _noting)(codes, entry, *arguments)
+        except SignalException as stopped:
+            return 128 + int(stopped.sigval)
+        except ChildFailedError as failed:
+            noted = {int(file.read_text()) for file in Path(codes).iterdir()}
+            for code in (EverestError.exit_code, UsageError.exit_code):
+                if code in noted:
+                    return code
+            log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
+            return AGAIN
+        except Exception as error:  # the other pods did not come
+            log.warning("torchrun: %s: %s", type(error).__name__, error)
+            return AGAIN
     return 0
+
+
+def _noting(codes: str, entry: Callable[..., int], *arguments: str) -> None:
+    """In a process: torchrun tells of the first one that failed, and which that is is chance."""
+    if code := entry(*arguments):
+        (Path(codes) / os.environ["RANK"]).write_text(str(code))
+        sys.exit(code)
 
 
 def alone(command: Sequence[str]) -> int:
@@ -71,13 +95,23 @@ def _fate(rank: int, code: int) -> str:
     return f"rank {rank} was ended by {kind}" + (" (out of memory?)" if kind == "SIGKILL" else "")
 
 
+def run_everest(*arguments: str) -> int:
+    """The ``everest`` command's exit code."""
+    from everest.cli import main as everest
+
+    try:
+        everest(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
 def main() -> None:
-    file, grace, processes, *command = sys.argv[1:]
+    file, grace, processes, *arguments = sys.argv[1:]
     start_logging()
     if processes == "1":
-        code = alone(command)
+        code = alone(["-m", "everest", *arguments])
     else:
-        code = torchrun(["--standalone", "--nproc-per-node", processes, *command], float(grace))
+        code = torchrun(["--standalone", "--nproc-per-node", processes], run_everest, arguments, float(grace))
     write_text(Path(file), str(code))
     sys.exit(code)
 

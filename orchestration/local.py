@@ -123,7 +123,7 @@ class LocalLauncher:
         note, recipe = self._file(spec.name, _EXIT_CODE), self._file(spec.name, _RECIPE)
         return [
             sys.executable, "-m", "orchestration.launch", str(note), str(self.settings.grace_s),
-            str(self.settings.processes or 1), "-m", "everest", spec.experiment.stage, "--recipe", str(recipe),
+            str(self.settings.processes or 1), spec.experiment.stage, "--recipe", str(recipe),
         ]  # fmt: skip
 
     def _job(self, name: str) -> dict[str, Any]:

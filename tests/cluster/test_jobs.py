@@ -155,7 +155,7 @@ def kill(platform: Platform, pod: str) -> None:
         for entry in Path("/proc").iterdir()
         if entry.name.isdigit()
         and uid in _read(entry / "cgroup").replace("_", "-")
-        and "orchestration.worker" in _read(entry / "cmdline")
+        and "python" in _read(entry / "cmdline")
     ]
     if not victims:
         pytest.skip("the pod's processes are not on this machine")

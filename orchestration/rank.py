@@ -1,0 +1,193 @@
+"""One process of a job: puts everest's training together with the S3 store and the MLflow tracker.
+
+Rank 0 alone talks to both.
+"""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from everest.config import Experiment
+from everest.data.workers import start_early
+from everest.errors import AgreedError, EverestError, UsageError
+from everest.files import whole_file
+from everest.progress import start_logging
+from orchestration.job import AGAIN, EXPERIMENT_FILE, RESULT
+from orchestration.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    from everest.protocols import Tracker
+    from everest.training.distributed import Process
+    from orchestration.outbox import Outbox
+    from orchestration.storage import S3Store
+
+log = logging.getLogger(__name__)
+
+STARTS = "starts.json"
+
+LAST_WORDS_S = 20  # of the grace, for torchrun and the operating system
+
+
+def run_rank() -> int:
+    """Its exit code."""
+    start_logging(os.environ["RANK"] == "0")
+    try:
+        _train()
+    except EverestError as error:
+        if os.environ["RANK"] == "0" or not isinstance(error, AgreedError):
+            print(f"everest: {error}", file=sys.stderr)
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return AGAIN
+    return 0
+
+
+def _train() -> None:
+    settings = PlatformSettings.load()
+    config = Experiment.load(EXPERIMENT_FILE)
+    if config.data.workers:
+        start_early()
+    from everest.protocols import NullTracker
+    from everest.training.distributed import processes
+    from everest.training.interrupt import stop_requests
+    from everest.training.local import FolderStore
+    from everest.training.run import run
+
+    folder = settings.work / config.name
+    with processes() as process, stop_requests() as stop, _s3(settings, config, process) as s3:
+        if process.share(_finished(s3.store, config) if s3 else None):
+            log.info("%s is finished already; choose another --name to run it again", config.name)
+            return
+        if s3:
+            _count_start(s3, settings)
+        _place_initial_weights(config, settings, process)
+        if s3 is None:
+            run(config, folder, FolderStore(folder / "checkpoints"), NullTracker(), process, stop)
+            return
+        tracker = _tracker(config, folder, s3.store, settings)
+        result = run(config, folder, s3.store, tracker, process, stop, s3.uploads)
+        said = json.dumps({"result": asdict(result), "experiment": config.model_dump(mode="json")})
+        s3.uploads.add(lambda: s3.store.point(RESULT, said))
+    for name, value in sorted(result.metrics.items()):
+        print(f"{name:24} {value:.4g}")
+    print(f"{'checkpoints':24} {s3.store.address}")
+
+
+class _S3(NamedTuple):
+    store: "S3Store"
+    uploads: "Outbox"
+
+
+@contextmanager
+def _s3(settings: PlatformSettings, config: Experiment, process: "Process") -> Iterator[_S3 | None]:
+    """For rank 0: the run's store, left when everything is uploaded, or with Away."""
+    if not process.main:
+        yield None
+        return
+    from everest.training.interrupt import Interrupted
+    from orchestration.storage import S3Store
+
+    store = S3Store(settings, config.name)
+    store.abort_uploads()
+    uploads = store.uploads()
+    try:
+        try:
+            yield _S3(store, uploads)
+        except Exception as error:
+            soon = isinstance(error, Interrupted) or not isinstance(error, EverestError)
+            try:
+                uploads.flush(settings.grace_s - LAST_WORDS_S if soon else settings.patience_s)
+            except EverestError as left:
+                log.error("%s; the run will go on from an earlier checkpoint", left)  # noqa: TRY400
+            raise
+        uploads.flush(settings.patience_s)
+    finally:
+        store.close()
+        uploads.close()
+
+
+def _finished(store: "S3Store", config: Experiment) -> bool:
+    """Raises UsageError where the finished run of this name was another experiment."""
+    from everest.training.run import same_experiment
+
+    said = store.read(RESULT)
+    if said:
+        same_experiment(Experiment.parse(json.loads(said)["experiment"]), config, f"{config.name} (finished)")
+    return said is not None
+
+
+def _count_start(s3: _S3, settings: PlatformSettings) -> None:
+    """Raises EverestError where this submission has started too often without a new checkpoint in between."""
+    from everest.training.checkpoint import LATEST
+
+    limit = settings.backoff_limit
+    latest = json.loads(s3.store.read(LATEST) or "{}").get("checkpoint")
+    said = json.loads(s3.store.read(STARTS) or "{}")
+    now = {"submission": os.environ.get("EVEREST_SUBMISSION"), "checkpoint": latest}
+    starts = said["starts"] + 1 if now.items() <= said.items() else 1
+    if starts > limit + 1:
+        raise EverestError(
+            f"started {starts - 1} times without getting further than {latest or 'the beginning'} "
+            f"(EVEREST_BACKOFF_LIMIT {limit}); see what ended it above, or kubectl describe the job; submit to go on"
+        )
+    s3.store.patiently(lambda: s3.store.point(STARTS, json.dumps({**now, "starts": starts})))
+
+
+def _place_initial_weights(config: Experiment, settings: PlatformSettings, process: "Process") -> None:
+    """``init: work/NAME`` is the run NAME here too: its newest checkpoint is fetched from S3 to that path."""
+    from everest.export import WEIGHTS
+
+    init = config.init
+    if init is None or init.parent != settings.work:
+        return
+    complete = init.exists() and ((init / "model" / WEIGHTS).exists() or not (init / "model").exists())
+    if all(process.gather(complete)):  # a pod that was replaced lacks what the others have
+        return
+    files = process.share(_exported(settings, init.name) if process.main else None)
+    if int(os.environ["LOCAL_RANK"]) == 0:
+        for name, content in files.items():
+            with whole_file(init / "model" / name) as temporary:
+                temporary.write_bytes(content)
+    process.gather(None)  # no process reads before every pod has written
+
+
+def _exported(settings: PlatformSettings, run: str) -> dict[str, bytes]:
+    from everest.export import CLASSES, EXPERIMENT, WEIGHTS
+    from everest.training.checkpoint import Checkpoints
+    from orchestration.storage import S3Store
+
+    store = S3Store(settings, run)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            if Checkpoints(store, Path(scratch), keep=1).fetch_newest(Path(scratch)) is None:
+                raise UsageError(
+                    f"init {settings.work / run}: neither here nor a run with checkpoints at {store.address}"
+                )
+            return {name: (Path(scratch) / name).read_bytes() for name in (EXPERIMENT, CLASSES, WEIGHTS)}
+    finally:
+        store.close()
+
+
+def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: PlatformSettings) -> "Tracker":
+    from everest.training.local import METRICS, JsonLinesTracker, Trackers
+
+    lines = JsonLinesTracker(folder / METRICS)
+    if not settings.mlflow_uri:
+        log.warning("EVEREST_MLFLOW_URI is not set: numbers are kept with the checkpoints alone")
+        return lines
+    from orchestration.tracking import MLflowTracker, connect
+
+    names = ("job", "namespace", "pod", "node", "image")
+    tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}
+    tags["everest.image_digest"] = tags["everest.image"].partition("@")[2] or "not pinned"
+    tags["everest.address"] = store.address
+    return Trackers(lines, MLflowTracker(config, folder, store, connect(settings), tags))
