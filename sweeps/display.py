@@ -13,7 +13,7 @@ from rich.table import Table
 from everest.progress import clock, console
 from sweeps.best import describe
 from sweeps.controller import Controller, Job
-from sweeps.study import Study
+from sweeps.study import STATE_NAMES, Study
 
 _LINE_EVERY_S = 30.0
 _MOST_ROWS = 20
@@ -76,8 +76,7 @@ class Display:
 
 def by_state(ended: dict[TrialState, int]) -> str:
     """9 complete, 2 pruned, 1 failed"""
-    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-    return ", ".join(f"{ended.get(state, 0)} {name}" for state, name in names.items())
+    return ", ".join(f"{ended.get(state, 0)} {name}" for state, name in STATE_NAMES.items())
 
 
 def best_of(study: Study) -> str:

@@ -16,7 +16,7 @@ from orchestration.outbox import Outbox
 from orchestration.runs import RUN
 from orchestration.settings import PlatformSettings
 from orchestration.tracking import connect, experiment_id, passes, unless_refused
-from sweeps.study import Study
+from sweeps.study import STATE_NAMES, Study
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Review:
     ) -> None:
         run_id = self._child(number).info.run_id
         shown = {name: value for name, value in numbers.items() if not name.startswith("system/")}
-        tags = {_STATE: state.name.lower(), "everest.jobs": " ".join(jobs), _NOTE: self._note(number, jobs, reason)}
+        tags = {_STATE: STATE_NAMES[state], "everest.jobs": " ".join(jobs), _NOTE: self._note(number, jobs, reason)}
         if reason:
             tags["everest.reason"] = reason[:1000]
         self._client.log_batch(

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 #: Attributes of trials, for people and for a controller that takes over.
 REASON, LINES, JOBS, PRETRAINED, GPU_S = "reason", "last_lines", "jobs", "pretrained", "gpu_s"
 INFEASIBLE = "infeasible"
+STATE_NAMES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 _SPACE, _STOP, _ACTIVE_S = "space", "stop", "active_s"
 _LARGEST_GRID = 10_000

@@ -112,7 +112,8 @@ def test_six_trials_of_eight_ranks_survive_a_killed_controller_and_a_deleted_pod
     assert [trial.number for trial in trials] == list(range(6))
     ends = {trial.params["optim.lr"]: trial.state for trial in trials}
     assert (ends.pop(BAD), ends.pop(WILD)) == (TrialState.FAIL, TrialState.PRUNED), said
-    assert set(ends.values()) == {TrialState.COMPLETE}, said
+    assert set(ends.values()) <= {TrialState.COMPLETE, TrialState.PRUNED}, said
+    assert len(sweep.trials("six", TrialState.COMPLETE)) >= 2
     (failed,) = sweep.trials("six", TrialState.FAIL)
     assert "the loss is not finite" in failed.user_attrs[REASON]
     assert any("the loss is not finite" in line for line in failed.user_attrs[LINES])
