@@ -37,7 +37,7 @@ def settings_page() -> str:
         "",
         "Not of an experiment: `EVEREST_NAMESPACE=…` in the environment or in `.env`, ",
     ]
-    lines[-1] += "or `--namespace …` of `everest-jobs`."
+    lines[-1] += "or `--namespace …` of `everest-jobs` and `everest-sweep`."
     lines += ["", "| variable | default | meaning |", "| --- | --- | --- |"]
     lines += [
         f"| `EVEREST_{name.upper()}` | `{field.default}` | {field.description or ''} |"

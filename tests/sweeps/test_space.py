@@ -1,12 +1,16 @@
 """What a space file may say, and what it is told when it says something else."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from everest.errors import UsageError
 from sweeps.space import Parameter, Space, content_hash, space_names
 
+ROOT = Path(__file__).parents[2]
 FINETUNE: dict[str, Any] = {"recipe": "demo-finetune", "search": {"classify.keep_ratio": {"float": [0.2, 1.0]}}}
 GOOD: dict[str, Any] = {"name": "good", "finetune": FINETUNE, "objectives": {"val/top1": "max"}}
 
@@ -17,6 +21,12 @@ def test_every_shipped_space_can_be_searched(name: str) -> None:
     middle = {key: parameter.ends[0] for key, parameter in space.search.items()}
     assert len(space.experiments(middle)) == len(list(space.stages()))
     assert len(space.best(middle)) == len(list(space.stages()))
+
+
+def test_the_space_shown_in_the_docs_can_be_searched() -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/sweeps.md").read_text(), re.S)
+    space = Space.parse({"name": "shown", **yaml.safe_load(block)})
+    assert {"mask.keep_ratio", "optim.batch_size", "classify.distance"} < set(space.search)
 
 
 @pytest.mark.parametrize(
