@@ -276,9 +276,16 @@ class Controller:
                 self._go_on(job, status.reason, status)
             else:
                 self._charge(job, status)
-                lines = telling(list(self.launcher.logs(job.name, last=10 * _LINES)))[-_LINES:]
+                lines = self._last_lines(job)
                 said = [line.partition("everest: ")[2] for line in lines if "everest: " in line]
                 self._fail(job, said[0] if said else status.reason, lines)
+
+    def _last_lines(self, job: Job) -> Sequence[str]:
+        """The machine they were on may be gone."""
+        try:
+            return telling(list(self.launcher.logs(job.name, last=10 * _LINES)))[-_LINES:]
+        except EverestError as error:
+            return [f"(what it said cannot be read: {error})"]
 
     def _go_on(self, job: Job, why: str, status: JobStatus | None = None) -> None:
         """Preempted, evicted, removed: the same run again, from its newest checkpoint."""
