@@ -14,7 +14,7 @@ import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, NoCredentialsError
-from s3transfer.exceptions import RetriesExceededError
+from s3transfer.exceptions import CancelledError, RetriesExceededError
 from tenacity import (
     Retrying,
     retry_if_exception,
@@ -120,7 +120,8 @@ class S3Store:
     def close(self) -> None:
         """Ends all waiting."""
         self._closing.set()
-        self._manager.shutdown(cancel=True)
+        ended = CancelledError("the store is closed")
+        self._manager.__exit__(type(ended), ended, None)  # shutdown(cancel=True) mixes up its arguments and raises
 
     def patiently(self, request: Callable[[], Any]) -> Any:
         """Does what cannot wait. Raises UsageError where one is not let in, Away where the server stays away."""

@@ -255,8 +255,9 @@ class Controller:
                 continue
             job.state = states.get(job.name, "pending")
             job.began = job.began or job.state == "running"
+            missing = job.name not in states and time.monotonic() - job.asked >= self.every_s  # else it is just new
             try:
-                if job.name not in states or job.state in {"succeeded", "failed"}:
+                if missing or job.state in {"succeeded", "failed"}:
                     self._settle(job)
                 elif not job.began:
                     self._diagnose(job)

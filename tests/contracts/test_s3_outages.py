@@ -234,3 +234,19 @@ def test_a_server_that_is_not_there_at_the_start_is_waited_for_then_said(monkeyp
     with pytest.raises(Away, match=r"s3://.* was not reached in \d+ s: Could not connect"):
         store.list()
     store.close()
+
+
+def test_a_store_is_closed_in_the_middle_of_an_upload(
+    store: S3Store, uploads: Outbox, checkpoints: Checkpoints, link: Link
+) -> None:
+    """As when a job is cancelled while S3 does not answer: no error, no wait, nothing half is visible."""
+    save(checkpoints, 1)
+    uploads.flush(20)
+    save(checkpoints, 2, megabytes=200)
+    link.cut_after(80 * MB)
+    store.close()
+    uploads.close()
+    link.mend()
+    reader = S3Store(store.settings, "run")
+    assert steps(reader) == {1}
+    reader.close()

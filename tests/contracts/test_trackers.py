@@ -53,9 +53,7 @@ def tracker(settings: PlatformSettings, folder: Path) -> Trackers:
 
 def report(tracker: Trackers, steps: range) -> None:
     for step in steps:
-        started = time.monotonic()
         tracker.metrics({"train/loss": 1 / step, "train/lr": 0.1}, step)
-        assert time.monotonic() - started < 0.5
 
 
 def logged(settings: PlatformSettings, server: MlflowServer) -> tuple[Any, list[tuple[int, float]]]:
@@ -79,7 +77,9 @@ def test_an_outage_slows_nothing_and_leaves_no_gap(
     tracked.start(CONFIG.flat(), 0)
     report(tracked, range(1, 50))
     link.cut()
+    started = time.monotonic()
     report(tracked, range(50, 2000))
+    assert time.monotonic() - started < settings.patience_s  # two thousand calls, in less than one would wait
     (tmp_path / "picture.png").write_bytes(b"png")
     tracked.artifact(tmp_path / "picture.png", "figures")
     tracked.dataset("videos", "/data/train.csv", "abc", 7, "training")
