@@ -98,11 +98,10 @@ class LocalLauncher:
                 process.wait(self.settings.grace_s + _LAST_WORDS_S)
             for left in filter(_lives, family):
                 left.kill()
-        self._file(name, _JOB).unlink()
+        self._file(name, _JOB).unlink(missing_ok=True)
 
     def list(self) -> Sequence[JobStatus]:
-        found = [self.status(file.parent.name) for file in self.work.glob(f"*/{_JOB}")]
-        return sorted(found, key=lambda status: status.created, reverse=True)
+        return sorted(self._statuses(), key=lambda status: status.created, reverse=True)
 
     @contextmanager
     def follow(self, group: str) -> Iterator[Following]:
@@ -116,8 +115,13 @@ class LocalLauncher:
         return self.settings.processes or 1
 
     def states(self, group: str) -> dict[str, State]:
-        found = [file.parent.name for file in self.work.glob(f"*/{_JOB}")]
-        return {name: self.status(name).state for name in found if self._job(name).get("group") == group}
+        return {status.name: status.state for status in self._statuses(group)}
+
+    def _statuses(self, group: str | None = None) -> Iterator[JobStatus]:
+        for file in self.work.glob(f"*/{_JOB}"):
+            with suppress(UnknownJobError):  # removed meanwhile
+                if group is None or self._job(file.parent.name).get("group") == group:
+                    yield self.status(file.parent.name)
 
     def _command(self, spec: JobSpec) -> Sequence[str]:
         note, recipe = self._file(spec.name, _EXIT_CODE), self._file(spec.name, _RECIPE)
