@@ -18,6 +18,7 @@ from everest.errors import AgreedError, EverestError, UsageError
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads leave the cores to decoding
     main_process = os.environ.get("RANK", "0") == "0"
     try:
         options, rest = _parser().parse_known_args(arguments)
