@@ -25,7 +25,8 @@ from sweeps.controller import Controller, Stopped
 from sweeps.display import Display, best_of, by_state
 from sweeps.interrupts import Interrupted, Interrupts
 from sweeps.space import Space
-from sweeps.study import JOBS, REASON, Study, database, only_controller, open_storage
+from sweeps.storage import database, only_controller, open_storage
+from sweeps.study import JOBS, REASON, Study
 
 log = logging.getLogger(__name__)
 

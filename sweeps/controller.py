@@ -12,8 +12,6 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -37,12 +35,12 @@ from orchestration.provenance import commit
 from orchestration.watch import telling
 from sweeps.budget import Budget, Spent
 from sweeps.interrupts import Interrupts
+from sweeps.removals import Removals
 from sweeps.space import content_hash, plain
 from sweeps.study import GPU_S, JOBS, LINES, PRETRAINED, REASON, Study
+from sweeps.trial import Job, Numbers, OpenTrial
 
 log = logging.getLogger(__name__)
-
-Numbers = Mapping[str, tuple[int, float]]  # metric -> step and newest value
 
 _EVERY_S = 5.0
 _STOP_EVERY_S = 15.0
@@ -50,7 +48,6 @@ _DIAGNOSE_EVERY_S = 60.0
 _NEVER_STARTS_S = 120.0
 _FRUITLESS = 5  # continuations of a job without a further step in between
 _LINES = 20
-_REMOVALS = 8
 
 
 class Metrics(Protocol):
@@ -76,46 +73,6 @@ class Listener(Protocol):
     ) -> None: ...
 
 
-@dataclass(eq=False)
-class OpenTrial:
-    trial: optuna.Trial
-    stages: list[Experiment]
-    at: int = 0  # the stage it is in
-    reported: int = -1  # step
-
-    @property
-    def number(self) -> int:
-        return self.trial.number
-
-    @property
-    def job(self) -> str:
-        return self.stages[self.at].name
-
-    @property
-    def last(self) -> bool:
-        return self.at == len(self.stages) - 1
-
-
-@dataclass(eq=False)
-class Job:
-    """A stage's run and the trials that wait for it: several where they share a pre-training."""
-
-    experiment: Experiment
-    trials: list[OpenTrial]
-    submitted: bool = False
-    state: State = "pending"
-    began: bool = False
-    numbers: Numbers = field(default_factory=dict)
-    continued_at: int = -1  # step
-    fruitless: int = 0
-    asked: float = field(default_factory=time.monotonic)
-    hopeless_since: float | None = None
-
-    @property
-    def name(self) -> str:
-        return self.experiment.name
-
-
 class Controller:
     def __init__(
         self,
@@ -136,7 +93,7 @@ class Controller:
         self.spent = Spent(0, 0, 0)
         self._fault, self._faults = "", 0
         self._commit = commit()
-        self._removing: dict[str, Future[None]] = {}
+        self._removals = Removals(launcher, every_s)
         self._asked_to_stop = self._measured = time.monotonic()
 
     def run(self, show: "Show", interrupts: Interrupts) -> None:
@@ -145,7 +102,7 @@ class Controller:
         Raises Stopped where somebody asked for it and Interrupted by a signal: ``leave`` or ``cancel`` is to be called
         then. Raises EverestError where trials fail one after another for one reason.
         """
-        with self.launcher.follow(self.study.name) as jobs, ThreadPoolExecutor(_REMOVALS) as self._pool:
+        with self.launcher.follow(self.study.name) as jobs, self._removals:
             self.study.ask_to_stop(None)
             self._take_up(jobs.states())
             while True:
@@ -158,7 +115,7 @@ class Controller:
                 self._look(jobs.states())
                 self._measure()
                 self._hear()
-            while self._still_there(jobs.states()):
+            while self._removals.any_left(jobs.states()):
                 with interrupts.allowed():
                     jobs.wait(1)
         self.study.note_active(self.spent.active_s)
@@ -167,8 +124,8 @@ class Controller:
         """Ends all jobs, with a checkpoint each; their trials wait for another controller."""
         for open_trial in self.open.values():
             self.study.put_back(open_trial.trial)
-        with ThreadPoolExecutor(_REMOVALS) as pool:
-            list(pool.map(self._remove_now, self._names_in_group()))
+        with Removals(self.launcher, self.every_s) as removals:
+            removals.all_of(self._names_in_group())
         self.leave()
 
     def leave(self) -> None:
@@ -186,7 +143,7 @@ class Controller:
         for left in self.study.take_up():
             self._begin(left, states)
         for orphan in states.keys() - self.jobs.keys():
-            self._remove(orphan)
+            self._removals.begin(orphan)
         if self.open:
             log.info("%s: %d trials of an earlier controller go on", self.study.name, len(self.open))
 
@@ -224,8 +181,7 @@ class Controller:
             self._submit(self.jobs[name])
 
     def _submit(self, job: Job) -> None:
-        leaving = self._removing.get(job.name)
-        if leaving and not leaving.done():  # an earlier job of that name; asked again in a moment
+        if self._removals.under_way(job.name):  # an earlier job of that name; asked again in a moment
             return
         number = job.trials[0].number
         tags = {STUDY: self.study.name, TRIAL: f"{self.study.name}/{number}"}
@@ -292,7 +248,7 @@ class Controller:
         """Preempted, evicted, removed: the same run again, from its newest checkpoint."""
         job.numbers = self.metrics.latest(job.name) or job.numbers
         self._charge(job, status)
-        step = _step(job)
+        step = job.step
         job.fruitless = 0 if step > job.continued_at else job.fruitless + 1
         job.continued_at = step
         if job.fruitless > _FRUITLESS:
@@ -415,28 +371,7 @@ class Controller:
 
     def _forget(self, job: Job) -> None:
         del self.jobs[job.name]
-        self._remove(job.name)
-
-    def _remove(self, name: str) -> None:
-        """In the background: a job has its grace to end."""
-        self._removing[name] = self._pool.submit(self._remove_now, name)
-
-    def _remove_now(self, name: str) -> None:
-        while True:
-            try:
-                self.launcher.cancel(name)
-            except UnknownJobError:
-                return
-            except Unreachable:
-                time.sleep(self.every_s)
-            else:
-                return
-
-    def _still_there(self, states: Mapping[str, State]) -> bool:
-        for future in self._removing.values():
-            if future.done():
-                future.result()
-        return any(not future.done() or name in states for name, future in self._removing.items())
+        self._removals.begin(job.name)
 
     def _hear(self) -> None:
         """Raises Stopped where somebody wants that."""
@@ -458,7 +393,3 @@ class Stopped(EverestError):
     def __init__(self, jobs: str) -> None:
         super().__init__(f"stopped; its jobs {'are cancelled' if jobs == 'cancel' else 'go on'}")
         self.jobs = jobs
-
-
-def _step(job: Job) -> int:
-    return max((step for step, _ in job.numbers.values()), default=-1)

@@ -12,8 +12,9 @@ from rich.table import Table
 
 from everest.progress import clock, console
 from sweeps.best import describe
-from sweeps.controller import Controller, Job
+from sweeps.controller import Controller
 from sweeps.study import STATE_NAMES, Study
+from sweeps.trial import Job
 
 _LINE_EVERY_S = 30.0
 _MOST_ROWS = 20

@@ -1,33 +1,22 @@
 """A sweep's memory: an Optuna study with the space it was begun with. It survives whoever runs it."""
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from itertools import islice, product
-from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from everest.errors import EverestError, UsageError
-from everest.files import locked
-from orchestration.job import AGAIN
-from orchestration.outbox import one_line
-from orchestration.settings import PlatformSettings
+from sweeps.samplers import pruner_of, sampler_of
 from sweeps.space import Space
-
-log = logging.getLogger(__name__)
+from sweeps.storage import quiet
 
 #: Attributes of trials, for people and for a controller that takes over.
 REASON, LINES, JOBS, PRETRAINED, GPU_S = "reason", "last_lines", "jobs", "pretrained", "gpu_s"
@@ -39,12 +28,6 @@ _LARGEST_GRID = 10_000
 _TRIES = 1000  # draws in a row that break a constraint
 
 
-class DatabaseAway(EverestError):
-    """The study cannot be read or written at the moment."""
-
-    exit_code = AGAIN
-
-
 class Study:
     """One sweep's trials. All draws depend on the seed and the trial's number alone, so far as the sampler allows."""
 
@@ -54,13 +37,13 @@ class Study:
             StudyDirection.MAXIMIZE if how == "max" else StudyDirection.MINIMIZE for how in space.objectives.values()
         ]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with _quiet():
+        with quiet():
             self._optuna = optuna.create_study(
                 study_name=name,
                 storage=storage,
                 directions=directions,
-                sampler=_sampler(space, 0),
-                pruner=_pruner(space),
+                sampler=sampler_of(space, 0),
+                pruner=pruner_of(space),
                 load_if_exists=True,
             )
             self._optuna.set_metric_names(list(space.objectives))
@@ -108,7 +91,7 @@ class Study:
         """Trials that an earlier controller left; what it had not yet drawn of them is drawn now."""
         left = []
         for known in self._optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            with _quiet():
+            with quiet():
                 trial = self._filled(optuna.Trial(self._optuna, self._trial_id(known.number)))
             if self._possible(trial):
                 left.append(trial)
@@ -117,7 +100,7 @@ class Study:
         return left
 
     def tell(self, trial: optuna.Trial, state: TrialState, values: Sequence[float] | None = None) -> None:
-        with _quiet():
+        with quiet():
             self._optuna.tell(trial, values=values, state=state)
 
     def put_back(self, trial: optuna.Trial) -> None:
@@ -170,12 +153,12 @@ class Study:
         return self.storage.get_study_id_from_name(self.name)
 
     def _ask(self) -> optuna.Trial:
-        with _quiet():
+        with quiet():
             return self._filled(self._optuna.ask())
 
     def _filled(self, trial: optuna.Trial) -> optuna.Trial:
         """The sampler is made anew for each: a controller that was restarted draws what the first would have drawn."""
-        self._optuna.sampler = _sampler(self.space, trial.number)
+        self._optuna.sampler = sampler_of(self.space, trial.number)
         for name, parameter in self.space.search.items():
             parameter.draw(trial, name)
         return trial
@@ -213,60 +196,6 @@ class Study:
                 self._optuna.enqueue_trial(point)
 
 
-def open_storage(settings: PlatformSettings) -> BaseStorage:
-    """Raises UsageError where there is none."""
-    address = settings.study_uri
-    if address.startswith("journal:"):
-        path = Path(address.removeprefix("journal:"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
-    if address.startswith("sqlite:"):
-        _file_of(address).parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with _quiet():
-            engine = {"poolclass": NullPool} if address.startswith("postgresql") else {}  # none is held for weeks
-            return optuna.storages.get_storage(RDBStorage(address, engine_kwargs=engine))  # behind a cache
-    except (SQLAlchemyError, ImportError, RuntimeError, ValueError) as error:
-        raise UsageError(f"EVEREST_STUDIES = {address!r}: {one_line(error)}") from None
-
-
-@contextmanager
-def database(settings: PlatformSettings) -> Iterator[None]:
-    """Raises DatabaseAway where the database does not answer in between."""
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        cause = one_line(error.__cause__ or error)
-        raise DatabaseAway(
-            f"EVEREST_STUDIES = {settings.study_uri!r} does not answer ({cause}); "
-            f"jobs go on, and so does the sweep when it is launched again"
-        ) from None
-
-
-@contextmanager
-def only_controller(settings: PlatformSettings, study: str) -> Iterator[None]:
-    """Holds the study for one controller; where it dies, it lets go. Raises EverestError while another has it."""
-    held = EverestError(f"another controller is running {study}; everest-sweep stop {study} ends it")
-    address = settings.study_uri
-    if address.startswith("postgresql"):
-        engine = create_engine(address, poolclass=NullPool)
-        key = int.from_bytes(sha256(f"everest-sweep {study}".encode()).digest()[:8], signed=True)
-        with engine.connect() as connection:
-            if not connection.execute(text("select pg_try_advisory_lock(:key)"), {"key": key}).scalar():
-                raise held
-            connection.commit()  # the lock is the session's
-            yield
-        return
-    with locked(_file_of(address).parent / f".{study}.lock", wait=False) as ours:
-        if not ours:
-            raise held
-        yield
-
-
-def _file_of(address: str) -> Path:
-    return Path(address.partition(":///")[2] or address.removeprefix("journal:")).resolve()
-
-
 def _same_space(name: str, begun: Space, now: Space) -> None:
     before, after = (
         _flat(begun.model_dump(mode="json", by_alias=True)),
@@ -300,46 +229,5 @@ def _drawable(space: Space) -> None:
     raise UsageError(f"space {space.name}: of 200 draws none is possible, the last because {reason}")
 
 
-def _sampler(space: Space, number: int) -> optuna.samplers.BaseSampler:
-    seed = space.seed + 1_000_003 * number  # another for each trial
-    samplers = optuna.samplers
-    match space.sampler:
-        case "tpe":
-            return samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        case "nsga2":
-            return samplers.NSGAIISampler(seed=seed)
-        case "nsga3":
-            return samplers.NSGAIIISampler(seed=seed)
-        case "gp":
-            return samplers.GPSampler(seed=seed)
-        case "qmc":
-            return samplers.QMCSampler(seed=space.seed, scramble=True)
-        case _:
-            return samplers.RandomSampler(seed=seed)
-
-
-def _pruner(space: Space) -> optuna.pruners.BasePruner:
-    if space.prune is None:
-        return optuna.pruners.NopPruner()
-    median = optuna.pruners.MedianPruner(n_startup_trials=space.prune_after)
-    match space.pruner:
-        case "median":
-            return median
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner()
-        case "patient":
-            return optuna.pruners.PatientPruner(median, patience=3)
-        case _:
-            return optuna.pruners.NopPruner()
-
-
 def _key(point: dict[str, Any]) -> str:
     return json.dumps(point, sort_keys=True)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna's notices about what it calls experimental are not for the people who use this."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield

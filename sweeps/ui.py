@@ -11,7 +11,7 @@ from pathlib import Path
 
 from everest.errors import EverestError
 from orchestration.settings import PlatformSettings
-from sweeps.study import open_storage
+from sweeps.storage import open_storage
 
 _HOST = "127.0.0.1"
 _READY_S = 120

@@ -23,7 +23,8 @@ from sweeps.budget import Budget
 from sweeps.controller import Controller
 from sweeps.interrupts import Interrupts
 from sweeps.space import Space
-from sweeps.study import REASON, Study, open_storage
+from sweeps.storage import open_storage
+from sweeps.study import REASON, Study
 from tests.cluster.platform import Platform
 from tests.conftest import SHARED
 from tests.services import until

@@ -13,7 +13,8 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestration.settings import PlatformSettings
-from sweeps.study import JOBS, LINES, REASON, Study, open_storage
+from sweeps.storage import open_storage
+from sweeps.study import JOBS, LINES, REASON, Study
 from tests.cluster.platform import HOST, Platform
 from tests.cluster.runs import logged_steps, tiny
 from tests.services import postgres, until

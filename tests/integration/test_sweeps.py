@@ -19,7 +19,8 @@ from everest.data.synthetic import synthesize
 from orchestration.local import LocalLauncher
 from orchestration.settings import PlatformSettings
 from sweeps.space import Space
-from sweeps.study import JOBS, PRETRAINED, Study, open_storage
+from sweeps.storage import open_storage
+from sweeps.study import JOBS, PRETRAINED, Study
 from tests.integration.sweep import Sweeps
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself

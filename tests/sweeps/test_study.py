@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 from everest.errors import EverestError, UsageError
 from orchestration.settings import PlatformSettings
 from sweeps.space import Space
-from sweeps.study import INFEASIBLE, Study, only_controller, open_storage
+from sweeps.storage import only_controller, open_storage
+from sweeps.study import INFEASIBLE, Study
 from tests.services import postgres
 
 
