@@ -39,7 +39,7 @@ def space_file(folder: Path, videos: Path, **changes: Any) -> Path:
         "finetune": {
             "recipe": "demo-finetune",
             "fixed": {**fixed, "init": None},
-            "short": {"optim.steps": 120, "optim.batch_size": 8, "keep.log_steps": 4},
+            "short": {"optim.steps": 240, "optim.batch_size": 8, "keep.log_steps": 8},
             "search": {
                 "classify.keep_ratio": {"float": [0.2, 1.0], "step": 0.1},
                 "optim.lr": {"float": [1e-4, 1e-1], "log": True},
@@ -47,6 +47,7 @@ def space_file(folder: Path, videos: Path, **changes: Any) -> Path:
         },
         "objectives": {"train/loss": "min"},
         "prune": "train/loss",
+        "prune_after": 2,
         "sampler": "random",
         **changes,
     }
@@ -100,7 +101,7 @@ def test_a_sweep_killed_at_five_moments_ends_with_every_trial_once(videos: Path,
         assert trial.value == pytest.approx(result["metrics"]["train/loss"])
         lines = (tmp_path / f"small-{trial.number}/metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines if "train/loss" in line]
-        assert steps == list(range(4, 121, 4))
+        assert steps == list(range(8, 241, 8))
     assert tree(tmp_path) == {f"small-{number}": {f"small-{number}"} for number in range(TRIALS)}
 
 
