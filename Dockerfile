@@ -1,7 +1,24 @@
 # The image that jobs run: Python, the locked requirements, this project. Any user id can run it.
 #   make image IMAGE=registry.example.org/everest:1
+# And a small one, of MLflow and optuna-dashboard, for helm/everest:
+#   make image TARGET=platform IMAGE=registry.example.org/everest-platform:1
 # BASE_IMAGE: any image with Python 3.11 or newer and its venv module.
 ARG BASE_IMAGE=python:3.11-slim
+
+FROM ${BASE_IMAGE} AS platform-requirements
+RUN python3 -m venv /opt/everest
+ENV PATH=/opt/everest/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements-platform.txt /tmp/requirements.txt
+RUN pip install --require-hashes -r /tmp/requirements.txt
+
+FROM ${BASE_IMAGE} AS platform
+COPY --from=platform-requirements /opt/everest /opt/everest
+ENV PATH=/opt/everest/bin:$PATH PYTHONUNBUFFERED=1
+LABEL org.opencontainers.image.title="EVEREST platform" \
+      org.opencontainers.image.licenses="Apache-2.0"
+USER 1000:1000
+WORKDIR /tmp
+CMD ["mlflow", "--help"]
 
 FROM ${BASE_IMAGE} AS requirements
 RUN python3 -m venv /opt/everest
@@ -16,7 +33,7 @@ COPY orchestration /src/orchestration
 COPY sweeps /src/sweeps
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheel /src
 
-FROM ${BASE_IMAGE}
+FROM ${BASE_IMAGE} AS job
 COPY --from=requirements /opt/everest /opt/everest
 ENV PATH=/opt/everest/bin:$PATH PYTHONUNBUFFERED=1
 COPY --from=project /wheel /tmp/wheel

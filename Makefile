@@ -5,6 +5,7 @@ PORT ?= 5000
 LAUNCHER ?= kubernetes
 IMAGE ?= everest:latest
 BASE_IMAGE ?= python:3.11-slim
+TARGET ?= job
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 export EVEREST_WORK := $(WORK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit sweep test check image ui bench docs lock clean
+.PHONY: help setup demo submit sweep test check image install ui bench docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -70,15 +71,22 @@ check: $(READY) ## formatting, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-image: ## the image of jobs, with docker, podman or buildah; IMAGE=name:tag BASE_IMAGE=python:3.11-slim
+image: ## the image of jobs (TARGET=platform: of MLflow), by docker, podman or buildah; IMAGE=name:tag BASE_IMAGE=…
 	@for builder in docker podman buildah; do \
 	  if $$builder info >/dev/null 2>&1; then exec $$builder build --tag $(IMAGE) --build-arg BASE_IMAGE=$(BASE_IMAGE) \
-	    --build-arg COMMIT=$$(git rev-parse HEAD) --file Dockerfile .; fi; \
+	    --build-arg COMMIT=$$(git rev-parse HEAD) --target $(TARGET) --file Dockerfile .; fi; \
 	done; echo "neither docker, podman nor buildah answers here" >&2; exit 2
 
-ui: $(READY) ## MLflow at http://127.0.0.1:5000 (PORT=…) and optuna-dashboard at 8080 (SWEEPS_PORT=…) on what is here
-	@$(BIN)/python -m sweeps.ui $(PORT) $(SWEEPS_PORT)
+install: ## MLflow, PostgreSQL, optuna-dashboard into a cluster; RELEASE=everest NAMESPACE=everest ARGS="--values mine.yaml"
+	helm upgrade --install $(RELEASE) helm/everest --namespace $(NAMESPACE) --create-namespace --wait --timeout 10m $(ARGS)
+RELEASE ?= everest
+NAMESPACE ?= everest
+
+ui: $(READY) ## MLflow at http://127.0.0.1:5000 (PORT=…) and optuna-dashboard at 8080 (SWEEPS_PORT=…), of RELEASE or of what is here
+	@$(BIN)/python -m sweeps.ui $(PORT) $(SWEEPS_PORT) $(S3_PORT) $(DATABASE_PORT) $(NAMESPACE) $(RELEASE)
 SWEEPS_PORT ?= 8080
+S3_PORT ?= 7070
+DATABASE_PORT ?= 5432
 
 bench: $(READY) ## speed against the transformers library's VideoMAE
 	$(BIN)/python tests/bench.py
@@ -86,10 +94,11 @@ bench: $(READY) ## speed against the transformers library's VideoMAE
 docs: $(READY) ## rewrite the pages that are made from the code
 	$(BIN)/python -m tests.test_docs
 
-lock: $(READY) ## resolve both requirements files anew from pyproject.toml
-	$(LOCK) --upgrade --output-file requirements.txt
-	$(LOCK) --extra dev --constraint requirements.txt --output-file requirements-dev.txt
-LOCK = $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-annotate --no-header \
+lock: $(READY) ## resolve the requirements files anew
+	$(LOCK) pyproject.toml --upgrade --output-file requirements.txt
+	$(LOCK) pyproject.toml --extra dev --constraint requirements.txt --output-file requirements-dev.txt
+	$(LOCK) requirements-platform.in --constraint requirements.txt --output-file requirements-platform.txt
+LOCK = $(BIN)/uv pip compile --generate-hashes --no-emit-index-url --no-annotate --no-header \
   --python-version 3.11 --quiet
 
 clean: ## remove .venv and caches; runs in $(WORK) stay

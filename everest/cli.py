@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--video", type=Path, nargs="+", required=True, help="videos, or folders of them")
     added.add_argument("--out", type=Path, metavar="FOLDER", help="default: figures/ in the model's folder")
 
+    added = command("doctor", _doctor, "check what this environment has and lacks: GPUs, cluster, S3, MLflow, database")
+    added.add_argument("--pull", action="store_true", help="let the cluster pull the image, in a pod that ends at once")
+
     data = command("data", lambda *_: None, "check or make data sets").add_subparsers(required=True, metavar="WHAT")
     added = data.add_parser("check", help="try every video of a list or folder, and report the unreadable ones")
     added.set_defaults(run=_check)
@@ -197,6 +200,13 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
         print(video)
         for name, probability in list(probabilities.items())[: options.top]:
             print(f"  {probability:6.1%}  {name:24} {'█' * round(30 * probability)}")
+
+
+def _doctor(options: argparse.Namespace, rest: list[str]) -> None:
+    _nothing_left(rest)
+    from everest.plugins import load_plugin
+
+    sys.exit(load_plugin("commands", "doctor")(options.pull))
 
 
 def _figures(options: argparse.Namespace, rest: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""What other packages add without being imported here: entry points in ``everest.trackers`` and ``everest.models``."""
+"""What other packages add without being imported here, by entry points: trackers, models, commands."""
 
 from importlib.metadata import entry_points
 from typing import Any

@@ -50,6 +50,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
     """Raises UsageError where the cluster could not take it: a pod patch, a volume or a name that is none."""
     if not spec.name[0].isalpha():
         raise UsageError(f"name = {spec.name!r}: must begin with a letter, since the pods get a service of that name")
+    settings = settings.for_pods()
     job = KubeflowOrgV1PyTorchJob(
         api_version="kubeflow.org/v1",
         kind="PyTorchJob",

@@ -62,6 +62,9 @@ class PlatformSettings(BaseSettings):
         description="database of sweeps: postgresql://…, sqlite:///FILE, journal:FILE; None: sqlite in the work folder",
     )
     studies_secret: Name | None = Field(None, description="Secret with PGPASSWORD, for a controller in the cluster")
+    pod_s3_endpoint: str | None = Field(None, description="as pods reach it, where that differs")
+    pod_mlflow_uri: str | None = Field(None, description="as pods reach it, where that differs")
+    pod_studies: str | None = Field(None, description="as a controller in the cluster reaches it, where that differs")
     model_alias: str = Field("candidate", description="alias that a newly registered classifier gets")
 
     @classmethod
@@ -85,14 +88,20 @@ class PlatformSettings(BaseSettings):
             if name not in here and value is not None and value != type(self).model_fields[name].default
         }
 
-    @field_validator("s3_endpoint", "mlflow_uri")
+    def for_pods(self) -> "PlatformSettings":
+        """As they are in the cluster."""
+        names = ("s3_endpoint", "mlflow_uri", "studies")
+        there = {name: getattr(self, f"pod_{name}") or getattr(self, name) for name in names}
+        return self.model_copy(update={**there, **{f"pod_{name}": None for name in names}})
+
+    @field_validator("s3_endpoint", "mlflow_uri", "pod_s3_endpoint", "pod_mlflow_uri")
     @classmethod
     def _without_password(cls, address: str | None) -> str | None:
         if address and "@" in urlsplit(address).netloc:
             raise ValueError("holds a name or a password, which would be seen in manifests; it belongs into a Secret")
         return address
 
-    @field_validator("studies")
+    @field_validator("studies", "pod_studies")
     @classmethod
     def _is_a_database(cls, address: str | None) -> str | None:
         if address is None:

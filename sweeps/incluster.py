@@ -42,6 +42,7 @@ def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str
 
 def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> list[dict[str, Any]]:
     """ServiceAccount, Role, RoleBinding and ConfigMap, and last the Job that needs them. Raises UsageError."""
+    settings = settings.for_pods()
     if not (settings.studies or "").startswith("postgresql://"):
         raise UsageError(
             f"EVEREST_STUDIES (--studies) = {settings.studies!r}: in a cluster it must be postgresql://USER@HOST/DATABASE"

@@ -23,12 +23,18 @@ class Done(NamedTuple):
     err: str
 
 
-def host_pod_patch(file: Path) -> Path:
-    """Lets pods of an image without files run this machine's Python, environment and checkout."""
+def host_folders() -> dict[str, Path]:
+    """Of this machine, that pods run their programs from."""
     python = Path(sys.base_prefix)
     folders = {"usr": Path("/usr"), "environment": Path(sys.prefix), "checkout": ROOT}
     if not python.is_relative_to("/usr"):
         folders["python"] = python.parents[1]  # of pyenv: all its versions
+    return folders
+
+
+def host_pod_patch(file: Path) -> Path:
+    """Lets pods of an image without files run this machine's Python, environment and checkout."""
+    folders = host_folders()
     patch = {
         "spec": {
             "containers": [
@@ -69,8 +75,8 @@ class Platform:
     def make(self, *arguments: object, timeout: float = 400, **settings: str) -> Done:
         return self._run(["make", *map(str, arguments)], timeout, settings)
 
-    def everest(self, *arguments: object) -> Done:
-        return self._run([sys.executable, "-m", "everest", *map(str, arguments)], 120, {})
+    def everest(self, *arguments: object, **settings: str) -> Done:
+        return self._run([sys.executable, "-m", "everest", *map(str, arguments)], 120, settings)
 
     def kubectl(self, *arguments: object) -> str:
         done = self._run(["kubectl", "-n", self.namespace, *map(str, arguments)], 120, {})

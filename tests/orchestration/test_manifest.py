@@ -65,6 +65,14 @@ def test_secrets_are_only_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secretRef" in text
 
 
+def test_pods_are_told_the_addresses_that_pods_reach() -> None:
+    here = {"mlflow_uri": "http://127.0.0.1:5000", "s3_endpoint": "http://127.0.0.1:7070"}
+    there = {"pod_mlflow_uri": "http://everest-mlflow:5000", "pod_s3_endpoint": "http://everest-s3:7070"}
+    text = made("plain", **here, **there)
+    assert "127.0.0.1" not in text
+    assert text == made("plain", mlflow_uri=there["pod_mlflow_uri"], s3_endpoint=there["pod_s3_endpoint"])
+
+
 def patched(tmp_path: Path, text: str) -> dict[str, Any]:
     (tmp_path / "patch.yaml").write_text(text)
     job, _ = yaml.safe_load_all(made("plain", pod_patch=tmp_path / "patch.yaml"))

@@ -1,0 +1,148 @@
+"""What a cluster has, and lets one do, before anything is submitted to it."""
+
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from kubernetes import client as k8s
+from kubernetes import config
+from kubernetes.client.exceptions import ApiException
+
+from everest.errors import EverestError
+from orchestration.answers import answered
+from orchestration.settings import PlatformSettings
+
+#: What everest-jobs and everest-sweep do, by API group and resource.
+NEEDED: Mapping[tuple[str, str], Sequence[str]] = {
+    ("kubeflow.org", "pytorchjobs"): ("create", "get", "list", "watch", "delete"),
+    ("", "configmaps"): ("create",),
+    ("", "pods"): ("get", "list"),
+    ("", "pods/log"): ("get",),
+    ("", "events"): ("list",),
+}
+_GPU = "nvidia.com/gpu"
+_PULL_S = 600
+_NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+
+
+class Cluster:
+    """Every call raises EverestError with one line where the cluster does not answer or does not allow it."""
+
+    @answered
+    def __init__(self, settings: PlatformSettings) -> None:
+        self.settings, self.namespace = settings, settings.namespace
+        config.load_config(context=settings.context)
+        self._core = k8s.CoreV1Api()
+
+    @answered
+    def version(self) -> str:
+        return str(k8s.VersionApi().get_code().git_version)
+
+    @answered
+    def forbidden(self) -> list[str]:
+        """What one may not do of what is needed."""
+        reviews = k8s.AuthorizationV1Api()
+        found = []
+        for (group, resource), verbs in NEEDED.items():
+            kind, _, sub = resource.partition("/")
+            for verb in verbs:
+                asked = k8s.V1ResourceAttributes(
+                    group=group, resource=kind, subresource=sub or None, verb=verb, namespace=self.namespace
+                )
+                spec = k8s.V1SelfSubjectAccessReviewSpec(resource_attributes=asked)
+                answer = reviews.create_self_subject_access_review(k8s.V1SelfSubjectAccessReview(spec=spec))
+                if not answer.status.allowed:
+                    found.append(f"{verb} {resource}")
+        return found
+
+    @answered
+    def operator(self) -> str:
+        """The training operator's version, as far as one may see it. Raises EverestError where there is none."""
+        k8s.CustomObjectsApi().list_namespaced_custom_object(
+            "kubeflow.org", "v1", self.namespace, "pytorchjobs", limit=1
+        )
+        try:
+            deployments = k8s.AppsV1Api().list_deployment_for_all_namespaces().items
+        except ApiException as error:
+            if error.status == 403:
+                return "version unknown (one may not see deployments)"
+            raise
+        images = [container.image for each in deployments for container in each.spec.template.spec.containers]
+        versions = [re.search(r"training-operator[^:@]*:(.+)", image) for image in images]
+        return next(
+            (found[1] for found in versions if found), "version unknown (its deployment is not in this cluster)"
+        )
+
+    @answered
+    def gpus(self) -> dict[str, int]:
+        """Of each node that has some."""
+        found = {node.metadata.name: int((node.status.allocatable or {}).get(_GPU, 0)) for node in self._nodes()}
+        return {name: count for name, count in found.items() if count}
+
+    @answered
+    def nodes_with_image(self) -> list[str]:
+        """Nodes that have pulled the settings' image already, as far as they list it."""
+        wanted = self.settings.image
+        names = {wanted, f"docker.io/{wanted}", f"docker.io/library/{wanted}"}
+        return [
+            node.metadata.name
+            for node in self._nodes()
+            if any(names & set(image.names or []) for image in node.status.images or [])
+        ]
+
+    def _nodes(self) -> list[Any]:
+        return list(self._core.list_node().items)
+
+    @answered
+    def pull(self) -> str:
+        """Starts a pod of the image and removes it. The node that has the image then; raises EverestError otherwise."""
+        name = f"everest-doctor-{uuid.uuid4().hex[:8]}"
+        self._core.create_namespaced_pod(self.namespace, self._nothing(name))
+        try:
+            return self._pulled(name)
+        finally:
+            with suppress(ApiException):
+                self._core.delete_namespaced_pod(name, self.namespace, grace_period_seconds=0)
+
+    def _pulled(self, name: str) -> str:
+        deadline = time.monotonic() + _PULL_S
+        while time.monotonic() < deadline:
+            pod = self._core.read_namespaced_pod(name, self.namespace)
+            for status in pod.status.container_statuses or []:
+                if waiting := status.state.waiting:
+                    if waiting.reason in _NO_IMAGE:
+                        raise EverestError(f"{waiting.reason}: {' '.join((waiting.message or '').split())[:300]}")
+                elif status.state.running or status.state.terminated:
+                    return str(pod.spec.node_name)
+            time.sleep(1)
+        raise EverestError(f"not within {_PULL_S} s")
+
+    def _nothing(self, name: str) -> k8s.V1Pod:
+        small = {"cpu": "10m", "memory": "64Mi"}
+        pull = self.settings.pull_secret
+        return k8s.V1Pod(
+            metadata=k8s.V1ObjectMeta(name=name, labels={"app.kubernetes.io/part-of": "everest"}),
+            spec=k8s.V1PodSpec(
+                restart_policy="Never",
+                automount_service_account_token=False,
+                image_pull_secrets=[k8s.V1LocalObjectReference(name=pull)] if pull else None,
+                security_context=k8s.V1PodSecurityContext(
+                    run_as_non_root=True, run_as_user=1000, seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault")
+                ),
+                containers=[
+                    k8s.V1Container(
+                        name="nothing",
+                        image=self.settings.image,
+                        image_pull_policy="IfNotPresent",
+                        command=["true"],
+                        resources=k8s.V1ResourceRequirements(requests=small, limits=small),
+                        security_context=k8s.V1SecurityContext(
+                            allow_privilege_escalation=False, capabilities=k8s.V1Capabilities(drop=["ALL"])
+                        ),
+                    )
+                ],
+            ),
+        )

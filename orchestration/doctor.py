@@ -1,0 +1,206 @@
+"""``everest doctor``: what a user's environment has and lacks, a line each, with what to do."""
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from everest.errors import EverestError, Superseded
+from orchestration.outbox import one_line
+from orchestration.settings import PlatformSettings
+
+if TYPE_CHECKING:
+    from orchestration.cluster import Cluster
+
+_PATIENCE_S = 5
+
+
+class Verdict(Enum):
+    GOOD = "ok"
+    UNSET = "-"  # not asked for, and not needed here
+    BAD = "!!"
+
+
+class Finding(NamedTuple):
+    verdict: Verdict
+    what: str
+    said: str
+
+
+class _Unset(EverestError):
+    """Nothing is named that could be checked."""
+
+
+def doctor(pull: bool) -> int:
+    """Prints what ``examine`` finds. Returns the exit code: 1 where something does not work."""
+    found = []
+    for finding in examine(PlatformSettings.load(), pull):
+        print(f"{finding.verdict.value:2}  {finding.what:12} {finding.said}", flush=True)
+        found.append(finding.verdict)
+    return int(Verdict.BAD in found)
+
+
+def examine(settings: PlatformSettings, pull: bool = False) -> Iterator[Finding]:
+    """One finding after the other, as they are made."""
+    yield _find("processor", _processor)
+    yield from _cluster(settings, pull)
+    yield _find("S3", lambda: _s3(settings))
+    yield _find("MLflow", lambda: _mlflow(settings))
+    yield _find("sweeps", lambda: _studies(settings))
+
+
+def _find(what: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(Verdict.GOOD, what, check())
+    except _Unset as unset:
+        return Finding(Verdict.UNSET, what, str(unset))
+    except EverestError as error:
+        return Finding(Verdict.BAD, what, str(error))
+
+
+def _processor() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"no GPU that torch {torch.__version__} can use: {os.cpu_count()} cores, enough for make demo"
+    names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
+    return f"{torch.cuda.device_count()} GPUs ({', '.join(sorted(names))})"
+
+
+def _cluster(settings: PlatformSettings, pull: bool) -> Iterator[Finding]:
+    if not os.environ.get("KUBECONFIG") and not Path("~/.kube/config").expanduser().exists():
+        said = "none is named (KUBECONFIG); LAUNCHER=local runs jobs and sweeps on this machine"
+        yield Finding(Verdict.UNSET, "cluster", said)
+        return
+    from orchestration.cluster import Cluster
+
+    try:
+        cluster = Cluster(settings)
+        yield Finding(Verdict.GOOD, "cluster", f"Kubernetes {cluster.version()} answers")
+    except EverestError as error:
+        yield Finding(Verdict.BAD, "cluster", str(error))
+        return
+    yield _find("rights", lambda: _rights(cluster))
+    yield _find("operator", lambda: f"Kubeflow's training operator, {cluster.operator()}")
+    yield _find("GPUs", lambda: _gpus(cluster, settings))
+    yield _find("image", lambda: _image(cluster, settings, pull))
+
+
+def _rights(cluster: "Cluster") -> str:
+    if forbidden := cluster.forbidden():
+        raise EverestError(
+            f"in {cluster.namespace} one may not {', '.join(forbidden)}; the chart's role for submitters allows it"
+        )
+    return f"jobs may be submitted to {cluster.namespace}"
+
+
+def _gpus(cluster: "Cluster", settings: PlatformSettings) -> str:
+    found = cluster.gpus()
+    most = max(found.values(), default=0)
+    if most < settings.gpus:
+        raise EverestError(
+            f"a pod asks for {settings.gpus} (EVEREST_GPUS), and no node has more than {most}; "
+            "is the device plugin of the GPUs installed?"
+        )
+    return ", ".join(f"{name} has {count}" for name, count in sorted(found.items()))
+
+
+def _image(cluster: "Cluster", settings: PlatformSettings, pull: bool) -> str:
+    if pull:
+        try:
+            return f"{settings.image} is pulled on {cluster.pull()}"
+        except EverestError as error:
+            raise EverestError(f"{settings.image} (EVEREST_IMAGE) cannot be pulled: {error}") from None
+    try:
+        nodes = cluster.nodes_with_image()
+    except EverestError:
+        nodes = []
+    if not nodes:
+        raise _Unset(f"whether nodes can pull {settings.image} (EVEREST_IMAGE) is tried by everest doctor --pull")
+    return f"{settings.image} is on {', '.join(nodes)}"
+
+
+def _s3(settings: PlatformSettings) -> str:
+    """Written, read, and moved under a condition: what checkpoints need."""
+    if not settings.s3_bucket:
+        raise _Unset("no bucket is named (EVEREST_S3_BUCKET); runs here keep their checkpoints in the work folder")
+    from orchestration.storage import S3Store
+
+    quick = settings.model_copy(update={"patience_s": _PATIENCE_S})
+    name = f"everest-doctor-{uuid.uuid4().hex[:8]}"
+    ours, other = S3Store(quick, name), S3Store(quick, name)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            written = Path(folder) / "written"
+            written.write_text(name)
+            ours.patiently(lambda: ours.put(written, "file"))
+            ours.get("file", Path(folder) / "read")
+            if (Path(folder) / "read").read_text() != name:
+                raise EverestError(f"{ours.address}: what is read is not what was written")
+        ours.patiently(lambda: ours.point("pointer.json", '"ours"'))
+        try:
+            other.patiently(lambda: other.point("pointer.json", '"other"'))
+        except Superseded:
+            pass
+        else:
+            raise EverestError(
+                f"S3 at {settings.s3_endpoint or 'AWS'} ignores conditions (IfNoneMatch), so that two pods could write "
+                "one run; use a server that honours them"
+            )
+        for key in ours.list():
+            ours.delete(key)
+    finally:
+        for store in (ours, other):
+            store.close()
+    return f"s3://{settings.s3_bucket} is written, read, and moves pointers by condition"
+
+
+def _mlflow(settings: PlatformSettings) -> str:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    from orchestration.tracking import connect
+
+    connect(settings)
+    try:
+        mlflow.MlflowClient().search_experiments(max_results=1)
+    except MlflowException as error:
+        raise EverestError(
+            f"MLflow at {settings.tracking_uri}: {one_line(error)[:200]} (EVEREST_MLFLOW_URI, MLFLOW_TRACKING_…)"
+        ) from None
+    if not settings.mlflow_uri:
+        return f"{settings.tracking_uri} (EVEREST_MLFLOW_URI names no server)"
+    theirs, ours = _server_version(settings.mlflow_uri), mlflow.__version__
+    if theirs.split(".")[:1] != ours.split(".")[:1]:
+        raise EverestError(
+            f"{settings.mlflow_uri} runs MLflow {theirs or '(unknown)'}, this is {ours}; upgrade the server"
+        )
+    return f"{settings.mlflow_uri} answers, MLflow {theirs}"
+
+
+def _server_version(address: str) -> str:
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    answer = http_request(get_default_host_creds(address), "/version", "GET", timeout=_PATIENCE_S)
+    return answer.text.strip() if answer.ok else ""
+
+
+def _studies(settings: PlatformSettings) -> str:
+    address = settings.study_uri
+    if settings.studies is None:
+        raise _Unset(f"kept in {address}; a controller in a cluster needs PostgreSQL (EVEREST_STUDIES)")
+    if address.startswith("journal:"):
+        return address
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with create_engine(address).connect() as connection:
+            connection.execute(text("select 1"))
+    except SQLAlchemyError as error:
+        raise EverestError(f"EVEREST_STUDIES = {address!r}: {one_line(error)} (PGPASSWORD, ~/.pgpass)") from None
+    return f"{address} answers"
