@@ -1,37 +1,44 @@
 """What is there, what is not, and what to do about it."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
+from orchestration.doctor import Verdict, examine
+from orchestration.settings import PlatformSettings
 from tests.cluster.platform import Platform
 
-EVERYTHING = ("processor", "cluster", "rights", "operator", "GPUs", "image", "S3", "MLflow", "sweeps")
 
-
-def findings(platform: Platform, *arguments: str, **settings: str) -> tuple[int, dict[str, tuple[str, str]]]:
-    """Exit code, and verdict and line of each check."""
-    done = platform.everest("doctor", *arguments, **settings)
-    assert done.err == ""
-    found = [re.fullmatch(r"(ok|-|!!) +(\w+) +(.+)", line) for line in done.out.splitlines()]
-    return done.code, {line[2]: (line[1], line[3]) for line in found if line}
+@pytest.fixture
+def environment(platform: Platform) -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in platform.environment.items():
+            patch.setenv(name, value)
+        yield patch
 
 
 def test_all_that_a_platform_has_is_found(platform: Platform) -> None:
-    code, found = findings(platform, "--pull")
-    assert code == 0, found
-    assert tuple(found) == EVERYTHING
-    assert {what for what, (verdict, _) in found.items() if verdict != "ok"} == {"sweeps"}
-    assert found["operator"][1] == "Kubeflow's training operator, v1.9.3"
-    assert found["GPUs"][1] == "node0 has 16"
-    assert "is pulled on node0" in found["image"][1]
+    done = platform.everest("doctor", "--pull")
+    assert (done.code, done.err) == (0, "")
+    found = dict(re.findall(r"^(?:ok|- ) +(\w+) +(.+)$", done.out, re.M))
+    assert list(found) == ["processor", "cluster", "rights", "operator", "GPUs", "image", "S3", "MLflow", "sweeps"]
+    assert found["operator"] == "Kubeflow's training operator, v1.9.3"
+    assert found["GPUs"] == "node0 has 16"
+    assert "is pulled on node0" in found["image"]
+    assert re.fullmatch(r"\S+ answers, MLflow 3\.\d+\.\d+", found["MLflow"])
     assert not [name for name in platform.names("pods") if name.startswith("everest-doctor")]
+
+
+def test_a_cluster_that_is_not_there_ends_with_1(platform: Platform) -> None:
+    done = platform.everest("doctor", KUBECONFIG="/nowhere/config")
+    assert done.code == 1
+    assert re.search(r"^!!  cluster +no cluster: .*KUBECONFIG", done.out, re.M)
 
 
 @pytest.mark.parametrize(
     ("settings", "what", "said"),
     [
-        ({"KUBECONFIG": "/nowhere/config"}, "cluster", "no cluster: .*KUBECONFIG"),
         ({"EVEREST_GPUS": "64"}, "GPUs", "asks for 64 .*no node has more than 16"),
         ({"EVEREST_IMAGE": "localhost/nowhere:1"}, "image", "localhost/nowhere:1 .*cannot be pulled: ErrImagePull"),
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "S3", "SignatureDoesNotMatch"),
@@ -41,11 +48,12 @@ def test_all_that_a_platform_has_is_found(platform: Platform) -> None:
     ],
 )
 def test_what_does_not_work_is_one_line_that_says_what_to_do(
-    platform: Platform, settings: dict[str, str], what: str, said: str
+    environment: pytest.MonkeyPatch, settings: dict[str, str], what: str, said: str
 ) -> None:
-    code, found = findings(platform, *(["--pull"] if what == "image" else []), **settings)
-    assert code == 1
-    verdict, line = found[what]
-    assert verdict == "!!"
-    assert re.search(said, line)
-    assert "wrong" not in line
+    for name, value in settings.items():
+        environment.setenv(name, value)
+    (found,) = [each for each in examine(PlatformSettings.load(), pull=what == "image") if each.what == what]
+    assert found.verdict == Verdict.BAD
+    assert re.search(said, found.said)
+    assert "wrong" not in found.said
+    assert "\n" not in found.said
