@@ -34,7 +34,7 @@ class Cluster:
     @answered
     def __init__(self, settings: PlatformSettings) -> None:
         self.settings, self.namespace = settings, settings.namespace
-        config.load_config(context=settings.context)
+        config.load_kube_config(context=settings.context)
         self._core = k8s.CoreV1Api()
 
     @answered

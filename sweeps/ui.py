@@ -31,6 +31,8 @@ def main() -> None:
     *ports, namespace = sys.argv[1:6]
     release = sys.argv[6] if len(sys.argv) > 6 else ""
     mlflow, dashboard, s3, database = map(int, ports)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
     try:
         if release and _installed(f"{release}-mlflow", namespace):
             print(f"{release} in the namespace {namespace}; make ui RELEASE= shows this machine's runs", flush=True)

@@ -92,7 +92,7 @@ class Release:
         assert done.code == 0, done.err
 
     def install(self, *arguments: str) -> None:
-        self.make("install", f"ARGS=--values {self.values} --timeout 2m {' '.join(arguments)}")
+        self.make("install", f"ARGS=--values {self.values} --timeout 5m {' '.join(arguments)}")
 
     def __call__(self, *arguments: str) -> str:
         done = run(self.helm, *arguments, "--namespace", self.namespace)
@@ -181,7 +181,7 @@ def ui(release: Release) -> Iterator[dict[str, str]]:
     assert list(addresses) == ["MLflow", "optuna-dashboard", "S3", "PostgreSQL"]
     yield addresses
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
 
 
 def settings_of(release: Release, addresses: dict[str, str]) -> dict[str, str]:
