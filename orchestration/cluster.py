@@ -13,6 +13,8 @@ from kubernetes.client.exceptions import ApiException
 
 from everest.errors import EverestError
 from orchestration.answers import answered
+from orchestration.diagnosis import NO_IMAGE
+from orchestration.job import GPU
 from orchestration.settings import PlatformSettings
 
 #: What everest-jobs and everest-sweep do, by API group and resource.
@@ -23,9 +25,7 @@ NEEDED: Mapping[tuple[str, str], Sequence[str]] = {
     ("", "pods/log"): ("get",),
     ("", "events"): ("list",),
 }
-_GPU = "nvidia.com/gpu"
 _PULL_S = 600
-_NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
 
 
 class Cluster:
@@ -79,7 +79,7 @@ class Cluster:
     @answered
     def gpus(self) -> dict[str, int]:
         """Of each node that has some."""
-        found = {node.metadata.name: int((node.status.allocatable or {}).get(_GPU, 0)) for node in self._nodes()}
+        found = {node.metadata.name: int((node.status.allocatable or {}).get(GPU, 0)) for node in self._nodes()}
         return {name: count for name, count in found.items() if count}
 
     @answered
@@ -113,7 +113,7 @@ class Cluster:
             pod = self._core.read_namespaced_pod(name, self.namespace)
             for status in pod.status.container_statuses or []:
                 if waiting := status.state.waiting:
-                    if waiting.reason in _NO_IMAGE:
+                    if waiting.reason in NO_IMAGE:
                         raise EverestError(f"{waiting.reason}: {' '.join((waiting.message or '').split())[:300]}")
                 elif status.state.running or status.state.terminated:
                     return str(pod.spec.node_name)

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from orchestration.job import GPU
+
 _MOUNTING = timedelta(seconds=20)
-_GPU = "nvidia.com/gpu"
-_NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 
 
 class Diagnosis(NamedTuple):
@@ -37,14 +38,14 @@ def _not_scheduled(pod: Any, capacity: Capacity | None) -> Diagnosis | None:
     if pod.status.phase != "Pending" or condition is None or condition.status == "True":
         return None
     message = (condition.message or condition.reason or "not scheduled").split(" preemption:")[0].rstrip(". ")
-    asked = int((pod.spec.containers[0].resources.requests or {}).get(_GPU, 0))
-    if f"Insufficient {_GPU}" in message and asked:
+    asked = int((pod.spec.containers[0].resources.requests or {}).get(GPU, 0))
+    if f"Insufficient {GPU}" in message and asked:
         if capacity and asked > capacity.most > 0:  # none at all: perhaps more nodes are on their way
             return Diagnosis(
-                f"not enough {_GPU}: {asked} asked, but no node has more than {capacity.most} (EVEREST_GPUS)", True
+                f"not enough {GPU}: {asked} asked, but no node has more than {capacity.most} (EVEREST_GPUS)", True
             )
         free = f", {capacity.free} free on the emptiest node" if capacity else ""
-        return Diagnosis(f"not enough {_GPU}: {asked} asked{free}; it starts when others end", False)
+        return Diagnosis(f"not enough {GPU}: {asked} asked{free}; it starts when others end", False)
     if claim := re.search(r'persistentvolumeclaim "(.+?)" not found', message):
         return Diagnosis(f"the volume claim {claim[1]} does not exist in {pod.metadata.namespace} (EVEREST_DATA)", True)
     if "untolerated taint" in message:
@@ -60,7 +61,7 @@ def _not_started(pod: Any) -> Diagnosis | None:
         if waiting is None or waiting.reason in {"ContainerCreating", "PodInitializing", None}:
             continue
         message = " ".join((waiting.message or waiting.reason).split())
-        if waiting.reason in _NO_IMAGE:
+        if waiting.reason in NO_IMAGE:
             return Diagnosis(
                 f"the image {status.image} cannot be pulled: {message} (EVEREST_IMAGE, EVEREST_PULL_SECRET)", True
             )

@@ -15,6 +15,7 @@ SETTINGS_FOLDER = "/etc/everest"  # in a pod
 EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
 WORKDIR = "/work"
 RESULT = "result.json"  # in S3, of a finished run
+GPU = "nvidia.com/gpu"
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
 STUDY, TRIAL = "everest.study", "everest.trial"  # tags of a run that belongs to a sweep
 

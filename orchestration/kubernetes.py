@@ -18,14 +18,13 @@ from everest.errors import EverestError
 from orchestration.answers import answered
 from orchestration.diagnosis import Capacity, Diagnosis, diagnose
 from orchestration.following import WatchedJobs
-from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.job import ENDED, GPU, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
 from orchestration.logs import PodLogs
 from orchestration.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
 from orchestration.settings import PlatformSettings
 
 _JOBS = ("kubeflow.org", "v1")
 _JOB_LABEL = "training.kubeflow.org/job-name"
-_GPU = "nvidia.com/gpu"
 _STATES: dict[str, State] = {
     "Created": "pending",
     "Running": "running",
@@ -186,12 +185,12 @@ class KubernetesLauncher:
             if error.status == 403:
                 return None
             raise
-        free = {node.metadata.name: int((node.status.allocatable or {}).get(_GPU, 0)) for node in nodes}
+        free = {node.metadata.name: int((node.status.allocatable or {}).get(GPU, 0)) for node in nodes}
         most = max(free.values(), default=0)
         for pod in pods.items:
             if pod.spec.node_name in free:
                 free[pod.spec.node_name] -= sum(
-                    int(((each.resources and each.resources.requests) or {}).get(_GPU, 0))
+                    int(((each.resources and each.resources.requests) or {}).get(GPU, 0))
                     for each in pod.spec.containers
                 )
         return Capacity(most, max(free.values(), default=0))

@@ -23,7 +23,7 @@ from kubeflow.training.utils.utils import FakeResponse
 from kubernetes import client as k8s
 
 from everest.errors import UsageError
-from orchestration.job import SETTINGS_FOLDER, WORKDIR, JobSpec
+from orchestration.job import GPU, SETTINGS_FOLDER, WORKDIR, JobSpec
 from orchestration.patch import merge
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
@@ -43,7 +43,6 @@ _WRITABLE = {
 }
 _PORT = 23456
 _USER = 1000
-_GPU = "nvidia.com/gpu"
 
 
 def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1PyTorchJob, k8s.V1ConfigMap]:
@@ -246,7 +245,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
 
 
 def _resources(settings: PlatformSettings) -> k8s.V1ResourceRequirements:
-    gpus = {_GPU: str(settings.gpus)} if settings.gpus else {}
+    gpus = {GPU: str(settings.gpus)} if settings.gpus else {}
     return k8s.V1ResourceRequirements(
         requests={"cpu": settings.cpu, "memory": settings.memory, **gpus}, limits={"memory": settings.memory, **gpus}
     )

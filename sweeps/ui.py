@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -50,7 +51,7 @@ def of_this_machine(settings: PlatformSettings, mlflow_port: int, dashboard_port
     settings.work.mkdir(parents=True, exist_ok=True)
     open_storage(settings)  # makes the database where there is none
     mlflow = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--backend-store-uri", settings.tracking_uri]
-    dashboard = [shutil.which("optuna-dashboard", path=os.path.dirname(sys.executable)) or "", settings.study_uri]
+    dashboard = [str(Path(sys.executable).with_name("optuna-dashboard")), settings.study_uri]
     return {
         name: Server([*command, "--host", _HOST, "--port", str(port)], port)
         for name, command, port in (("MLflow", mlflow, mlflow_port), ("optuna-dashboard", dashboard, dashboard_port))
