@@ -58,6 +58,14 @@ def save(checkpoints: Checkpoints, step: int, megabytes: float = 1) -> None:
     checkpoints.save(step, weights, {"step": step}, {"classes.txt": "a"})
 
 
+def cut_off_in_the_second(checkpoints: Checkpoints, uploads: Outbox, link: Link) -> None:
+    """The first checkpoint is whole; of the next, a part is there."""
+    save(checkpoints, 1)
+    uploads.flush(20)
+    save(checkpoints, 2, megabytes=200)
+    link.cut_after(80 * MB)
+
+
 def steps(store: S3Store) -> set[int]:
     return {int(key[5:13]) for key in store.list() if key.endswith("manifest.json")}
 
@@ -162,10 +170,7 @@ def test_a_server_that_stays_away_is_said_loudly_and_the_files_stay(
 def test_a_killed_writer_leaves_no_half_checkpoint_and_no_unfinished_upload(
     store: S3Store, settings: PlatformSettings, uploads: Outbox, checkpoints: Checkpoints, link: Link, tmp_path: Path
 ) -> None:
-    save(checkpoints, 1)
-    uploads.flush(20)
-    save(checkpoints, 2, megabytes=200)
-    link.cut_after(80 * MB)
+    cut_off_in_the_second(checkpoints, uploads, link)
     uploads.close()
 
     link.mend()
@@ -240,10 +245,7 @@ def test_a_store_is_closed_in_the_middle_of_an_upload(
     store: S3Store, uploads: Outbox, checkpoints: Checkpoints, link: Link
 ) -> None:
     """As when a job is cancelled while S3 does not answer: no error, no wait, nothing half is visible."""
-    save(checkpoints, 1)
-    uploads.flush(20)
-    save(checkpoints, 2, megabytes=200)
-    link.cut_after(80 * MB)
+    cut_off_in_the_second(checkpoints, uploads, link)
     store.close()
     uploads.close()
     link.mend()

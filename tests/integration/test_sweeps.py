@@ -197,8 +197,9 @@ def test_a_search_over_the_masking_ratios_finds_a_clearly_better_one(tmp_path: P
     done = sweeps.run("launch", file, "--parallel", 2)
     assert done.returncode == 0, done.stderr
 
-    found = {trial.value: trial.params for trial in study(tmp_path).trials(TrialState.COMPLETE)}
-    assert len(found) == 3
+    trials = study(tmp_path).trials(TrialState.COMPLETE)
+    assert len(trials) == 3
+    found = {trial.value: trial.params for trial in trials}  # two may be alike, at chance
     assert max(found) > 0.3
     assert max(found) > min(found) + 0.15, found
     assert sweeps.run("best", "small", "--out", "recipes/mine.yaml").returncode == 0
