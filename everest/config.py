@@ -146,6 +146,9 @@ class FramesConfig(Section):
 class DataConfig(Section):
     """Where videos are listed, and how clips are cut from them."""
 
+    name: str | None = Field(
+        None, pattern=r"^[\w.-]{1,50}$", description="of the data set, for people; None: the folder's"
+    )
     train: Path | None = Field(None, description="list file, folder of videos or folder per class")
     val: Path | None = Field(None, description="the same, for evaluation")
     root: Path | None = Field(None, description="what relative paths of a list start from; None: the list's folder")
@@ -210,6 +213,7 @@ class KeepConfig(Section):
     checkpoints: Positive = Field(2, description="newest checkpoints kept")
     best: str | None = Field("val/top1", description="the checkpoint where this was highest is kept too; null: none")
     log_steps: Positive = 10
+    picture_epochs: int = Field(10, ge=0, description="epochs between pictures of one video; 0: at the end alone")
 
 
 class Experiment(Section):
@@ -218,6 +222,7 @@ class Experiment(Section):
     name: str = Field(
         "everest", pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$", description="of the run, and its folder"
     )
+    recipe: str | None = Field(None, description="what it was made from, for people")
     stage: Literal["pretrain", "finetune"] = "pretrain"
     seed: int = Field(0, ge=0, lt=2**31)
     init: Path | None = Field(None, description="weights to start from: a run's folder or a file; None: from scratch")
@@ -253,6 +258,15 @@ class Experiment(Section):
         """Pixels videos are decoded to."""
         return self.data.short_side or round(self.model.image_size * 8 / 7)
 
+    @property
+    def dataset(self) -> str:
+        """The name of what it learns from."""
+        source = self.data.train
+        if self.data.name or source is None:
+            return self.data.name or "data"
+        folder = source.absolute()
+        return (folder.parent if source.suffix else folder).name or "data"
+
     @classmethod
     def load(cls, source: str | Path) -> Experiment:
         """The recipe of that name, or the YAML file at that path. Raises UsageError."""
@@ -275,7 +289,7 @@ class Experiment(Section):
             raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
         if not isinstance(tree, dict):
             raise UsageError(f"recipe {path} holds {type(tree).__name__}, not a tree of settings")
-        return cls.parse(tree)
+        return cls.parse({"recipe": str(source), **tree})
 
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> Experiment:

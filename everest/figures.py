@@ -1,5 +1,6 @@
 """What a model makes of a video: the clip, its importance, kept and visible tokens, the reconstruction."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ matplotlib.use("agg")
 _DIM = 0.18  # brightness of what is left out
 _COLUMNS = 8
 _PANEL_PIXELS = 224
+_NAMED_CLASSES = 40  # more have no room for their names
 
 
 class Panel(NamedTuple):
@@ -46,6 +48,11 @@ def draw(exported: Exported, video: Path, folder: Path) -> list[Path]:
     _write_png(png, panels, video.name)
     _write_gif(gif, panels)
     return [png, gif]
+
+
+def draw_still(exported: Exported, video: Path, png: Path) -> None:
+    """The PNG alone. Raises DecodeError."""
+    _write_png(png, make_panels(exported, video), video.name)
 
 
 @torch.no_grad()
@@ -89,6 +96,26 @@ def _reconstruction(
         Panel(f"visible {out.visible.shape[1]}", _dim(pixels, visible)),
         Panel("reconstruction", _dim(cells.pixels(guess), kept)),
     ]
+
+
+def draw_confusion(counts: Tensor, classes: Sequence[str], png: Path) -> None:
+    """``counts`` (classes, classes): videos by true class (row) and answer (column), drawn as shares of each row."""
+    shares = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).numpy()
+    named = len(classes) <= _NAMED_CLASSES
+    side = 2.5 + 0.45 * min(len(classes), _NAMED_CLASSES)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if named:
+        axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        axes.set_yticks(range(len(classes)), classes)
+        for row, column in np.argwhere(counts.numpy()):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=8)
+    axes.set(xlabel="answer", ylabel="true class", title=f"{int(counts.sum())} videos")
+    figure.colorbar(image, label="share of the true class", shrink=0.8)
+    with whole_file(png) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
 
 
 class _Cells:

@@ -3,7 +3,6 @@
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,16 +14,9 @@ from everest.errors import EverestError
 from orchestration.answers import answered
 from orchestration.diagnosis import NO_IMAGE
 from orchestration.job import GPU
+from orchestration.rights import NEEDED
 from orchestration.settings import PlatformSettings
 
-#: What everest-jobs and everest-sweep do, by API group and resource.
-NEEDED: Mapping[tuple[str, str], Sequence[str]] = {
-    ("kubeflow.org", "pytorchjobs"): ("create", "get", "list", "watch", "delete"),
-    ("", "configmaps"): ("create",),
-    ("", "pods"): ("get", "list"),
-    ("", "pods/log"): ("get",),
-    ("", "events"): ("list",),
-}
 _PULL_S = 600
 
 

@@ -21,6 +21,7 @@ from everest.training.checkpoint import BEST, LATEST, Checkpoints
 from everest.training.local import METRICS, FolderStore
 from orchestration.job import RESULT, TRIAL
 from orchestration.outbox import one_line
+from orchestration.presentation import ADDRESS, RUN, run_link, version_note
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store
 from orchestration.tracking import RUN_POINTER, MLflowTracker, connect
@@ -68,24 +69,32 @@ def register(
         store.close()
 
 
-def register_folder(folder: Path, name: str, run_id: str, tags: Mapping[str, str]) -> int:
-    """A version for the exported classifier in ``folder``, without a pickle; the one there is, if it has been made."""
+def register_folder(folder: Path, name: str, run: Run, address: str, metrics: Mapping[str, float]) -> int:
+    """A version for the exported classifier in ``folder``, without a pickle; the one there is, if it has been made.
+
+    Its page says what was measured of these weights, and where they come from.
+    """
     client = mlflow.MlflowClient()
-    digest = sha256(folder / WEIGHTS)
-    for known in client.search_model_versions(f"name='{name}' and run_id='{run_id}'"):
+    digest, info = sha256(folder / WEIGHTS), run.info
+    for known in client.search_model_versions(f"name='{name}' and run_id='{info.run_id}'"):
         if known.tags.get(_SHA256) == digest:
             return int(known.version)
-    experiment = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(info.experiment_id, name="model", source_run_id=info.run_id)
     logged = Model.log(
         artifact_path=None,
         flavor=mlflow.pyfunc,
-        run_id=run_id,
-        model_id=client.create_logged_model(experiment, name="model", source_run_id=run_id).model_id,
+        run_id=info.run_id,
+        model_id=model.model_id,
         python_model=str(Path(__file__).with_name("pyfunc.py")),
         artifacts={"model": str(folder.resolve())},
         pip_requirements=["everest-video"],
     )
-    made = mlflow.register_model(logged.model_uri, name, tags={_SHA256: digest, **tags})
+    datasets = _datasets(run)
+    tags = {_SHA256: digest, RUN: run.data.tags[RUN], ADDRESS: address, **datasets}
+    tags |= {_METRIC + key: f"{value:.6g}" for key, value in metrics.items()}
+    made = mlflow.register_model(logged.model_uri, name, tags=tags)
+    link = run_link(str(info.run_name), info.experiment_id, info.run_id)
+    client.update_model_version(name, made.version, version_note(link, address, metrics, datasets))
     return int(made.version)
 
 
@@ -143,10 +152,10 @@ def _register(
     promote_if: str | None,
 ) -> Registered:
     client = mlflow.MlflowClient()
-    tags = {"everest.run": run.info.run_name, "everest.address": address, **_datasets(run)}
-    tags |= {_METRIC + key: f"{value:.6g}" for key, value in metrics.items() if key.startswith(("val/", "test/"))}
+    measured = _measured(metrics)
+    tags = {_METRIC + key: f"{value:.6g}" for key, value in measured.items()}
     metric = _metric(promote_if, tags) if promote_if else None
-    version = register_folder(folder, name, run.info.run_id, tags)
+    version = register_folder(folder, name, run, address, measured)
     holder = client.get_registered_model(name).aliases.get(alias)
     if metric and holder is not None and int(holder) != version:
         theirs = client.get_model_version(name, holder).tags.get(_METRIC + metric)
@@ -161,6 +170,10 @@ def _register(
             )
     client.set_registered_model_alias(name, alias, version)
     return Registered(name, version, alias, f"version {version} is {alias!r}")
+
+
+def _measured(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))}
 
 
 def _metric(wanted: str, tags: Mapping[str, str]) -> str:
@@ -191,7 +204,8 @@ class RegisteringTracker(MLflowTracker):
         if TRIAL in self.tags:
             return None
         self.flush()
-        version = register_folder(folder, name, self.run_id, {})
+        found = self.client.get_run(self.run_id)
+        version = register_folder(folder, name, found, str(folder), _measured(found.data.metrics))
         self.client.set_registered_model_alias(name, self.settings.model_alias, version)
         return f"models:/{name}@{self.settings.model_alias}"
 

@@ -10,10 +10,9 @@ from mlflow.exceptions import MlflowException
 from everest.errors import EverestError
 from orchestration.job import Unreachable
 from orchestration.outbox import one_line
+from orchestration.presentation import RUN
 from orchestration.settings import PlatformSettings
 from orchestration.tracking import connect, passes
-
-RUN = "everest.run"
 
 
 class Measured(NamedTuple):
@@ -25,7 +24,7 @@ Latest = Mapping[str, Measured]  # the newest number of each metric
 
 
 class Runs:
-    """Reads runs of the settings' experiment. Every call raises Unreachable while MLflow is away."""
+    """Reads runs of the settings' experiments. Every call raises Unreachable while MLflow is away."""
 
     def __init__(self, settings: PlatformSettings) -> None:
         self.settings = connect(settings)
@@ -52,10 +51,12 @@ class Runs:
 
     def _search(self, what: str, most: int) -> list[Any]:
         with self._asked():
-            experiment = self.client.get_experiment_by_name(self.settings.mlflow_experiment)
-            if experiment is None:
+            experiments = self.client.search_experiments(
+                filter_string=f"name LIKE '{self.settings.mlflow_experiment}/%'"
+            )
+            if not experiments:
                 return []
-            return list(self.client.search_runs([experiment.experiment_id], what, max_results=most))
+            return list(self.client.search_runs([each.experiment_id for each in experiments], what, max_results=most))
 
     @contextmanager
     def _asked(self) -> Iterator[None]:

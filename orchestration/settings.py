@@ -26,6 +26,9 @@ class PlatformSettings(BaseSettings):
     image: str = Field("everest:latest", min_length=1, description="of the pods; pin it by @sha256:… for the record")
     pull_secret: Name | None = Field(None, description="Secret for pulling the image")
     service_account: Name = Field("default", description="that pods run under; it needs no rights, gets no token")
+    sweep_account: Name | None = Field(
+        None, description="that a sweep's controller in the cluster runs under; None: one of its own is made"
+    )
     nodes: Positive = Field(1, description="pods")
     gpus: int = Field(8, ge=0, description="nvidia.com/gpu of a pod")
     processes: Positive | None = Field(None, description="training processes of a pod; None: one a GPU, at least one")
@@ -53,7 +56,11 @@ class PlatformSettings(BaseSettings):
     patience_s: Positive = Field(900, description="seconds to wait at the end for a server that is away")
 
     mlflow_uri: str | None = Field(None, description="tracking server; None: sqlite in the work folder")
-    mlflow_experiment: str = Field("everest", min_length=1)
+    mlflow_experiment: str = Field(
+        "everest",
+        pattern=r"^\w[\w./ -]*$",
+        description="before the names of MLflow's experiments: everest/DATASET/PHASE",
+    )
     mlflow_secret: Name | None = Field(
         None, description="Secret with MLFLOW_TRACKING_USERNAME and …_PASSWORD or _TOKEN"
     )

@@ -34,12 +34,14 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
+from PIL import Image
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
 from orchestration.outbox import Away, Outbox, one_line
+from orchestration.presentation import COMMIT, NOTE, experiment_name, run_name, run_note, run_tags
 from orchestration.provenance import commit, given_tags
 from orchestration.settings import PlatformSettings
 from orchestration.system import PREFIX, SystemMetrics
@@ -84,9 +86,9 @@ class MLflowTracker:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.folder, self.memory, self.settings = config, folder, memory, settings
-        self.tags = {"everest.run": config.name, "everest.stage": config.stage, **given_tags(), **(tags or {})}
+        self.tags = {**run_tags(config), **given_tags(), **(tags or {})}
         if code := commit():
-            self.tags["mlflow.source.git.commit"] = code
+            self.tags[COMMIT] = code
         self.client = mlflow.MlflowClient()
         self._outbox = Outbox(f"MLflow at {settings.tracking_uri}", passes)
         self._reports: deque[_Report] = deque()
@@ -129,6 +131,9 @@ class MLflowTracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         self._add(lambda: self.client.log_artifact(self.run_id, str(path), folder or None))
 
+    def picture(self, png: Path, name: str, step: int) -> None:
+        self._add(lambda: self._log_picture(png, name, step))
+
     def model(self, folder: Path, name: str) -> str | None:
         """None: of a job's model, a version is made by ``everest-jobs register``."""
         return None
@@ -142,6 +147,7 @@ class MLflowTracker:
         self._system.stop()
         status = RunStatus.to_string(_STATUS[outcome])
         try:
+            self._add(self._describe)
             self._add(lambda: self.client.set_terminated(self.run_id, status))
             self._outbox.flush(self.settings.patience_s if outcome == "finished" else _LAST_WORDS_S)
         except Exception as error:
@@ -153,7 +159,7 @@ class MLflowTracker:
             self._outbox.close()
 
     def _begin(self, known: str | None, key: str, parameters: Mapping[str, Any]) -> None:
-        experiment = experiment_id(self.client, self.settings)
+        experiment = experiment_id(self.client, self.settings, experiment_name(self.settings, self.config, self.tags))
         run = self._find(known, experiment) or self._created(key, experiment)
         self.run_id = run.info.run_id
         for metric in run.data.to_proto().metrics:
@@ -168,6 +174,7 @@ class MLflowTracker:
         fresh = [param for param in params if param.key not in same | set(run.data.params)]
         tags = [RunTag(name, value) for name, value in self.tags.items()]
         self.client.log_batch(self.run_id, params=fresh, tags=tags)
+        self._describe()
         self.client.update_run(self.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
 
     def _find(self, known: str | None, experiment: str) -> Run | None:
@@ -185,8 +192,20 @@ class MLflowTracker:
         """The new run, also where it was created before and only the answer was lost."""
         found = self.client.search_runs([experiment], f"tags.`everest.key` = '{key}'")
         return found[0] if found else self.client.create_run(
-            experiment, tags={"everest.key": key}, run_name=self.config.name
+            experiment, tags={"everest.key": key}, run_name=run_name(self.config)
         )  # fmt: skip
+
+    def _describe(self) -> None:
+        metrics = self.client.get_run(self.run_id).data.metrics
+        note = run_note(self.config, self.tags, metrics, self.settings)
+        self.client.set_tag(self.run_id, NOTE, note)
+
+    def _log_picture(self, png: Path, name: str, step: int) -> None:
+        """Once for each step, however often a resumed run repeats it."""
+        there = [Path(each.path).name for each in self.client.list_artifacts(self.run_id, "images")]
+        if not any(file.startswith(f"{name}+step+{step}+") and file.endswith("compressed.webp") for file in there):
+            with Image.open(png) as image:
+                self.client.log_image(self.run_id, image.convert("RGB"), key=name, step=step, synchronous=True)
 
     def _report_system(self, values: dict[str, float]) -> None:
         self._reports.append(_Report(values, None, _now()))
@@ -260,19 +279,18 @@ def unless_refused(operation: Callable[[], Any], settings: PlatformSettings) -> 
         log.error("MLflow at %s refuses a record: %s", settings.tracking_uri, one_line(error))  # noqa: TRY400
 
 
-def experiment_id(client: Any, settings: PlatformSettings) -> str:
-    found = client.get_experiment_by_name(settings.mlflow_experiment)
+def experiment_id(client: Any, settings: PlatformSettings, name: str) -> str:
+    """Made where there is none of that name."""
+    found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(settings.mlflow_experiment, settings.artifact_location))
+            return str(client.create_experiment(name, settings.artifact_location))
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise
-        found = client.get_experiment_by_name(settings.mlflow_experiment)  # another run was quicker
+        found = client.get_experiment_by_name(name)  # another run was quicker
     if found.lifecycle_stage != "active":
-        raise UsageError(
-            f"MLflow experiment {settings.mlflow_experiment!r} is deleted; restore it or set EVEREST_MLFLOW_EXPERIMENT"
-        )
+        raise UsageError(f"MLflow experiment {name!r} is deleted; restore it or set EVEREST_MLFLOW_EXPERIMENT")
     return str(found.experiment_id)
 
 

@@ -34,11 +34,12 @@ def write_recipes(study: Study, trial: FrozenTrial, out: Path) -> list[Path]:
         raise UsageError(f"--out {out}: a recipe's name ends in .yaml")
     *before, last = study.space.best(trial.params)
     origin = f"# {study.name}, trial {trial.number}: {describe(study, trial)}\n"
-    recipes = {out: last.override({"name": out.stem})}
+    made_from = f"{study.name}, trial {trial.number}"
+    recipes = {out: last.override({"name": out.stem, "recipe": made_from})}
     for stage in before:
         name = f"{out.stem}-pretrain"
         recipes[out] = recipes[out].override({"init": f"work/{name}"})
-        recipes = {out.with_name(f"{name}{out.suffix}"): stage.override({"name": name}), **recipes}
+        recipes = {out.with_name(f"{name}{out.suffix}"): stage.override({"name": name, "recipe": made_from}), **recipes}
     for file, recipe in recipes.items():
         write_text(file, origin + recipe.to_yaml())
     return list(recipes)

@@ -7,21 +7,12 @@ import yaml
 
 from everest.errors import UsageError
 from orchestration.job import SETTINGS_FOLDER
+from orchestration.rights import rules
 from orchestration.settings import PlatformSettings
 from sweeps.space import Space
 
 _SPACE_FILE, _PATCH_FILE = "space.yaml", "pod-patch.yaml"
 _RESTARTS = 1000  # of the pod; what it does itself wrong ends the Job
-_RULES: list[dict[str, list[str]]] = [
-    {
-        "apiGroups": ["kubeflow.org"],
-        "resources": ["pytorchjobs"],
-        "verbs": ["create", "get", "list", "watch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
-    {"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["list"]},
-]
 
 
 def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str], dry_run: bool) -> None:
@@ -41,7 +32,7 @@ def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str
 
 
 def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> list[dict[str, Any]]:
-    """ServiceAccount, Role, RoleBinding and ConfigMap, and last the Job that needs them. Raises UsageError."""
+    """What the controller needs, and last its Job. Raises UsageError."""
     settings = settings.for_pods()
     if not (settings.studies or "").startswith("postgresql://"):
         raise UsageError(
@@ -68,18 +59,15 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
     command = ["python", "-m", "sweeps", "launch", f"{SETTINGS_FOLDER}/{_SPACE_FILE}", "--launcher", "kubernetes"]
     secrets = (settings.s3_secret, settings.mlflow_secret, settings.studies_secret)
     template = controller_pod(
-        settings, [*command, "--on-interrupt", "leave", *budget], environment, secrets, name, labels
+        settings,
+        [*command, "--on-interrupt", "leave", *budget],
+        environment,
+        secrets,
+        settings.sweep_account or name,
+        labels,
     )
     return [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
-        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": _RULES},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": settings.namespace}],
-        },
+        *([] if settings.sweep_account else _account(metadata)),
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files},
         {
             "apiVersion": "batch/v1",
@@ -98,5 +86,21 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
                 },
                 "template": template,
             },
+        },
+    ]
+
+
+def _account(metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    """A service account of the controller's own, for where the platform's chart has made none."""
+    name, namespace = metadata["name"], metadata["namespace"]
+    return [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": rules()},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
         },
     ]

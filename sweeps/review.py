@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from everest.errors import EverestError
 from orchestration.job import STUDY, TRIAL
 from orchestration.outbox import Outbox
-from orchestration.runs import RUN
+from orchestration.presentation import NOTE, PARENT, RUN, SWEEPS, run_link
 from orchestration.settings import PlatformSettings
 from orchestration.tracking import connect, experiment_id, passes, unless_refused
 from sweeps.study import STATE_NAMES, Study
@@ -21,7 +21,7 @@ from sweeps.study import STATE_NAMES, Study
 log = logging.getLogger(__name__)
 
 _KIND = "everest.kind"  # study or trial
-_STATE, _PARENT, _NOTE = "everest.state", "mlflow.parentRunId", "mlflow.note.content"
+_STATE = "everest.state"
 _STATUS = {
     TrialState.COMPLETE: RunStatus.FINISHED,
     TrialState.PRUNED: RunStatus.KILLED,
@@ -66,14 +66,19 @@ class Review:
         run = self._child(number)
         fresh = [Param(name, str(value)) for name, value in values.items() if name not in run.data.params]
         self._client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(_STATE, "running")])
-        self._client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        drawn = [
+            f"{name.rpartition('.')[2]} {f'{value:.4g}' if isinstance(value, float) else value}"
+            for name, value in values.items()
+        ]
+        title = " · ".join([f"{self.study.name}-{number}", *drawn])
+        self._client.update_run(run.info.run_id, RunStatus.to_string(RunStatus.RUNNING), title)
 
     def _end(
         self, number: int, state: TrialState, jobs: Sequence[str], numbers: Mapping[str, float], reason: str
     ) -> None:
         run_id = self._child(number).info.run_id
         shown = {name: value for name, value in numbers.items() if not name.startswith("system/")}
-        tags = {_STATE: STATE_NAMES[state], "everest.jobs": " ".join(jobs), _NOTE: self._note(number, jobs, reason)}
+        tags = {_STATE: STATE_NAMES[state], "everest.jobs": " ".join(jobs), NOTE: self._note(number, jobs, reason)}
         if reason:
             tags["everest.reason"] = reason[:1000]
         self._client.log_batch(
@@ -84,14 +89,14 @@ class Review:
         for job in jobs:
             for stage in self._search(f"tags.`{RUN}` = '{job}'"):
                 shared = job != jobs[-1] or "-pre-" in job
-                self._client.set_tag(stage.info.run_id, _PARENT, self._parent() if shared else run_id)
+                self._client.set_tag(stage.info.run_id, PARENT, self._parent() if shared else run_id)
         self._client.set_terminated(run_id, RunStatus.to_string(_STATUS[state]))
 
     def _note(self, number: int, jobs: Sequence[str], reason: str) -> str:
         lines = [f"Trial {number} of the sweep **{self.study.name}**", ""]
         for job in jobs:
             for stage in self._search(f"tags.`{RUN}` = '{job}'"):
-                lines.append(f"- [{job}](#/experiments/{stage.info.experiment_id}/runs/{stage.info.run_id})")
+                lines.append(f"- {run_link(job, stage.info.experiment_id, stage.info.run_id)}")
         return "\n".join([*lines, *(["", f"{reason}"] if reason else [])])
 
     def _parent(self) -> str:
@@ -102,7 +107,7 @@ class Review:
             self._known[name] = made.info.run_id
             space = self.study.space
             wanted = ", ".join(f"{metric} ({how})" for metric, how in space.objectives.items())
-            self._client.set_tag(self._known[name], _NOTE, f"Sweep of {', '.join(space.search)} for {wanted}.")
+            self._client.set_tag(self._known[name], NOTE, f"Sweep of {', '.join(space.search)} for {wanted}.")
             self._client.update_run(self._known[name], status=RunStatus.to_string(RunStatus.RUNNING))
         return self._known[name]
 
@@ -110,18 +115,20 @@ class Review:
         trial = f"{self.study.name}/{number}"
         if trial not in self._known:
             found = self._search(f"tags.`{_KIND}` = 'trial' and tags.`{TRIAL}` = '{trial}'")
-            tags = {_KIND: "trial", TRIAL: trial, _PARENT: self._parent()}
+            tags = {_KIND: "trial", TRIAL: trial, PARENT: self._parent()}
             made = found[0] if found else self._create(f"{self.study.name}-{number}", tags)
             self._known[trial] = made.info.run_id
         return self._client.get_run(self._known[trial])
 
     def _create(self, name: str, tags: Mapping[str, str]) -> Run:
-        experiment = experiment_id(self._client, self.settings)
-        return self._client.create_run(experiment, run_name=name, tags={STUDY: self.study.name, **tags})
+        return self._client.create_run(self._experiment(), run_name=name, tags={STUDY: self.study.name, **tags})
 
     def _search(self, what: str) -> list[Run]:
-        experiment = experiment_id(self._client, self.settings)
-        return list(self._client.search_runs([experiment], what, max_results=1))
+        return list(self._client.search_runs([self._experiment()], what, max_results=1))
+
+    def _experiment(self) -> str:
+        name = f"{self.settings.mlflow_experiment}/{self.study.space.dataset}/{SWEEPS}"
+        return experiment_id(self._client, self.settings, name)
 
     def _add(self, operation: Callable[[], Any]) -> None:
         self._outbox.add(lambda: unless_refused(operation, self.settings))

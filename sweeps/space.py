@@ -185,6 +185,13 @@ class Space(Part):
     def search(self) -> dict[str, Parameter]:
         return {name: parameter for _, stage in self.stages() for name, parameter in stage.search.items()}
 
+    @property
+    def dataset(self) -> str:
+        """The name of what its trials learn from, as long as that is not searched."""
+        *_, (_, last) = self.stages()
+        fixed = {name: value for name, value in last.fixed.items() if name.startswith("data.")}
+        return Experiment.load(last.recipe).override(fixed).dataset
+
     def changed(self, recipes: Mapping[str, str | None], fixed: Mapping[str, Any], **more: Any) -> "Space":
         """With other recipes and with settings fixed in every stage. Raises UsageError."""
         tree = self.model_dump(mode="json", by_alias=True) | {

@@ -53,6 +53,11 @@ def until(condition: Callable[[], Any], what: str, seconds: float = 120, every: 
     return value
 
 
+def experiments(client: Any, before: str = "everest") -> list[str]:
+    """Ids of those in MLflow that a setting's runs are in."""
+    return [each.experiment_id for each in client.search_experiments() if each.name.startswith(f"{before}/")]
+
+
 def free_port() -> int:
     with socket.create_server(("", 0)) as server:
         return int(server.getsockname()[1])

@@ -27,6 +27,7 @@ class Evaluation:
     loss: float  # of the averaged probabilities
     videos: int
     bad: int
+    confusion: Tensor  # int64 (classes, classes): videos by true class and answer
 
     def metrics(self, prefix: str) -> dict[str, float]:
         return {f"{prefix}/top1": self.top1, f"{prefix}/top5": self.top5, f"{prefix}/loss": self.loss}
@@ -59,7 +60,9 @@ def evaluate(
     index.require_labels()
     bad = BadVideos(len(index.videos), config.data.max_bad)
     loader = evaluation_loader(index, config, segments, crops, process.rank, process.world)
-    top1, top5, loss, videos = 0, 0, 0.0, 0
+    top5, loss = 0, 0.0
+    classes = model.head.out_features
+    confusion = torch.zeros(classes * classes, dtype=torch.int64)
     was_training = model.training
     model.eval()
     with ProgressBar("evaluate", len(loader), visible=process.main) as bar:
@@ -75,17 +78,24 @@ def evaluate(
                 views = view_probabilities(model, batch.frames.to(process.device), config)
             probabilities = torch.stack([view.mean(dim=0) for view in views.split(segments * crops)]).cpu()
             labels = batch.labels[:: segments * crops]
-            best = probabilities.topk(min(5, probabilities.shape[1]), dim=1).indices == labels[:, None]
-            top1 += int(best[:, 0].sum())
-            top5 += int(best.sum())
+            best = probabilities.topk(min(5, classes), dim=1).indices
+            top5 += int((best == labels[:, None]).sum())
             loss -= float(probabilities.gather(1, labels[:, None]).log().sum())
-            videos += len(labels)
+            confusion += torch.bincount(labels * classes + best[:, 0], minlength=classes * classes)
     model.train(was_training)
     for met in process.gather(bad.reasons):
         bad.add(met)
     bad.check()
-    totals = torch.tensor(process.gather([top1, top5, loss, videos]), dtype=torch.float64).sum(dim=0).tolist()
-    if not totals[3]:
+    parts = process.gather((top5, loss, confusion))
+    confusion = sum((part[2] for part in parts), torch.zeros_like(confusion)).view(classes, classes)
+    videos = int(confusion.sum())
+    if not videos:
         raise EverestError(f"no video of {index.source} could be read")
-    top1_share, top5_share, mean_loss = (total / totals[3] for total in totals[:3])
-    return Evaluation(top1_share, top5_share, mean_loss, videos=int(totals[3]), bad=len(bad.reasons))
+    return Evaluation(
+        top1=int(confusion.diagonal().sum()) / videos,
+        top5=sum(part[0] for part in parts) / videos,
+        loss=sum(part[1] for part in parts) / videos,
+        videos=videos,
+        bad=len(bad.reasons),
+        confusion=confusion,
+    )

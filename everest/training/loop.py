@@ -63,6 +63,7 @@ class Training:
     metrics_file: Path
     classes: tuple[str, ...] = ()
     validate: Validate | None = None  # called every evaluate.every_epochs epochs
+    picture: Callable[[int], None] | None = None  # called with the step, every keep.picture_epochs epochs
     meter: Meter = field(default_factory=Meter)
     latest: dict[str, float] = field(default_factory=dict)
 
@@ -105,6 +106,12 @@ class Training:
         epoch, within = divmod(step, self.order.steps_per_epoch)
         due = within == 0 and epoch % self.config.evaluate.every_epochs == 0
         return self.validate is not None and (due or step == self.steps)
+
+    def pictured_after(self, step: int) -> bool:
+        """The last step's picture is drawn of the finished run."""
+        epoch, within = divmod(step, self.order.steps_per_epoch)
+        every = self.config.keep.picture_epochs
+        return every > 0 and within == 0 and epoch % every == 0 and step < self.steps
 
     def run_validation(self, step: int) -> dict[str, float]:
         assert self.validate
@@ -182,13 +189,20 @@ def train(training: Training, start: int) -> None:
             clips += t.clips_per_step
             bar.advance()
             if done % config.keep.log_steps == 0 or done == t.steps:
-                pace = clips / (time.monotonic() - since)
-                numbers = _numbers(t, step) | {"perf/clips_per_s": pace}
+                seconds = time.monotonic() - since
+                numbers = _numbers(t, step) | {"perf/clips_per_s": clips / seconds}
+                hours = t.latest.get("cost/process_hours", 0.0) + seconds * process.world / 3600
+                numbers["cost/process_hours"] = hours
                 if done == t.steps:
                     numbers["cost/gflops_per_clip"] = gflops_per_clip(t.model, config)
                 t.report(numbers, done)
                 bar.show({name: numbers[name] for name in ("train/loss", "train/lr", "perf/clips_per_s")})
                 t.meter, since, clips = Meter(), time.monotonic(), 0
+
+            if t.picture and t.pictured_after(done):
+                pause = time.monotonic()
+                t.picture(done)
+                since += time.monotonic() - pause
 
             signum = process.largest(t.stop.signum)
             if done % config.keep.checkpoint_steps == 0 or done == t.steps or t.validates_after(done) or signum:

@@ -1,7 +1,9 @@
 """One run from an experiment to an exported model, whoever keeps its checkpoints and numbers."""
 
+import csv
 import json
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from everest.data.decode import DecodeError
 from everest.data.index import VideoIndex, read_index
 from everest.errors import UsageError
 from everest.export import EXPERIMENT, Exported, save_model
-from everest.files import write_text
+from everest.files import whole_file, write_text
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.registry import classifier, pretrain_model
@@ -48,8 +50,11 @@ class Result:
         return cls(**json.loads(file.read_text())) if file.exists() else None
 
 
+FIGURES = "figures"
+PICTURE = "what the model sees"  # the series of pictures of one video
+
 #: Settings that may differ when a run is continued: they change neither weights nor their order.
-_FREE = ("data.workers", "data.max_bad", "keep.", "evaluate.")
+_FREE = ("recipe", "data.workers", "data.max_bad", "keep.", "evaluate.")
 
 
 def run(
@@ -84,7 +89,7 @@ def run(
     tracker.artifact(folder / EXPERIMENT)
     outcome: Outcome = "failed"
     try:
-        _describe_data(tracker, train_index, val_index)
+        _describe_data(config, tracker, train_index, val_index)
         train(training, start)
         result = _finish(training, folder, val_index)
         outcome = "finished"
@@ -175,6 +180,8 @@ def _prepare(
         metrics_file=folder / METRICS,
         classes=_class_names(model, train_index),
     )
+    if process.main:
+        training.picture = lambda step: _picture(training, val_index or train_index, folder / FIGURES, step)
     if config.stage == "finetune" and val_index:
         training.validate = lambda: _test(training, val_index, 1, 1).metrics("val")
     return training
@@ -188,6 +195,7 @@ def _test(training: Training, index: VideoIndex, segments: int, crops: int) -> E
 
 def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> Result:
     t, config = training, training.config
+    tested = None
     if config.stage == "finetune" and val_index:
         tested = _test(t, val_index, config.evaluate.segments, config.evaluate.crops)
         t.report(tested.metrics("test"), t.steps)
@@ -196,20 +204,52 @@ def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> R
     if not t.process.main:
         return result
     save_model(folder / "model", exported)
-    for picture in _draw_first_readable(exported, val_index or t.index, folder / "figures"):
-        t.tracker.artifact(picture, "figures")
+    _final_figures(t, exported, tested, val_index or t.index, folder / FIGURES)
     address = t.tracker.model(folder / "model", config.name) if config.stage == "finetune" else None
     return replace(result, address=address)
 
 
-def _draw_first_readable(exported: Exported, index: VideoIndex, folder: Path) -> list[Path]:
-    from everest.figures import draw  # drags in matplotlib, which a run needs only at its end
+def _final_figures(
+    training: Training, exported: Exported, tested: Evaluation | None, index: VideoIndex, folder: Path
+) -> None:
+    from everest.figures import draw, draw_confusion  # drags in matplotlib
 
+    t = training
+    drawn: list[Path] = []
+    _first_readable(exported, index, lambda video: drawn.extend(draw(exported, video, folder)))
+    for picture in drawn:
+        t.tracker.artifact(picture, FIGURES)
+    for still in drawn[:1]:
+        t.tracker.picture(still, PICTURE, t.steps)
+    if tested:
+        draw_confusion(tested.confusion, t.classes, folder / "confusion.png")
+        with whole_file(folder / "confusion.csv") as temporary, temporary.open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["true class", *t.classes])
+            table.writerows([name, *counts] for name, counts in zip(t.classes, tested.confusion.tolist(), strict=True))
+        for name in ("confusion.png", "confusion.csv"):
+            t.tracker.artifact(folder / name, FIGURES)
+
+
+def _picture(training: Training, index: VideoIndex, folder: Path, step: int) -> None:
+    from everest.figures import draw_still
+
+    file = folder / f"step-{step:08d}.png"
+    exported = training.exported()
+    _first_readable(exported, index, lambda video: draw_still(exported, video, file))
+    if file.exists():
+        training.tracker.picture(file, PICTURE, step)
+
+
+def _first_readable(exported: Exported, index: VideoIndex, draw: Callable[[Path], None]) -> None:
+    """Draws it, unless there is none."""
+    was_training = exported.model.training
     exported.model.eval()
     for video in index.videos:
         with suppress(DecodeError):
-            return draw(exported, video.path, folder)
-    return []
+            draw(video.path)
+            break
+    exported.model.train(was_training)
 
 
 def _class_names(model: PretrainModel | Classifier, index: VideoIndex) -> tuple[str, ...]:
@@ -218,11 +258,10 @@ def _class_names(model: PretrainModel | Classifier, index: VideoIndex) -> tuple[
     return index.classes + tuple(str(label) for label in range(len(index.classes), model.head.out_features))
 
 
-def _describe_data(tracker: Tracker, train_index: VideoIndex, val_index: VideoIndex | None) -> None:
+def _describe_data(config: Experiment, tracker: Tracker, train_index: VideoIndex, val_index: VideoIndex | None) -> None:
     for index, context in ((train_index, "training"), (val_index, "evaluation")):
         if index:
-            name = index.source.resolve().parent.name if index.source.is_file() else index.source.resolve().name
-            tracker.dataset(name, str(index.source), index.digest(), len(index.videos), context)
+            tracker.dataset(config.dataset, str(index.source), index.digest(), len(index.videos), context)
 
 
 def _summary(training: Training) -> str:

@@ -12,7 +12,7 @@ from everest.training.checkpoint import Checkpoints
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store
 from tests.cluster.platform import Platform
-from tests.services import S3, until
+from tests.services import S3, experiments, until
 
 
 def tiny(steps: int, **changes: object) -> list[str]:
@@ -65,9 +65,8 @@ def mlflow_runs(platform: Platform, run: str) -> tuple[Any, list[Any]]:
     import mlflow
 
     client = mlflow.MlflowClient(platform.mlflow.address)
-    experiment = client.get_experiment_by_name("everest")
-    found = client.search_runs([experiment.experiment_id], f"tags.`everest.run` = '{run}'") if experiment else []
-    return client, list(found)
+    there = experiments(client)
+    return client, list(client.search_runs(there, f"tags.`everest.run` = '{run}'")) if there else []
 
 
 def logged_steps(platform: Platform, run: str, metric: str = "train/loss") -> list[int]:

@@ -18,6 +18,7 @@ import pytest
 import requests
 import yaml
 
+from orchestration.rights import rules
 from tests.cluster.platform import ROOT, Done, Platform, host_folders
 from tests.cluster.runs import tiny
 from tests.services import free_port, until
@@ -33,7 +34,7 @@ def helm() -> str:
 
 @pytest.mark.parametrize("values", SCENARIOS, ids=lambda file: file.stem)
 def test_every_scenario_is_strictly_linted_and_accepted_under_the_restricted_standard(
-    platform: Platform, helm: str, tmp_path: Path, values: Path
+    platform: Platform, restricted: str, helm: str, tmp_path: Path, values: Path
 ) -> None:
     assert run(helm, "lint", "--strict", CHART, "--values", values).code == 0
     made = run(helm, "template", "everest", CHART, "--values", values, "--namespace", platform.namespace)
@@ -44,8 +45,43 @@ def test_every_scenario_is_strictly_linted_and_accepted_under_the_restricted_sta
         pod = template or (each if each["kind"] == "Pod" else None)
         if pod:
             assert_restricted(pod["spec"])
-    (tmp_path / "all.yaml").write_text(made.out)
-    platform.kubectl("apply", "--dry-run=server", "-f", tmp_path / "all.yaml")
+    (tmp_path / "all.yaml").write_text(made.out.replace(f"namespace: {platform.namespace}", f"namespace: {restricted}"))
+    done = run("kubectl", "--namespace", restricted, "apply", "--dry-run=server", "-f", tmp_path / "all.yaml")
+    assert done.code == 0, done.err
+    assert "violate" not in done.err
+
+
+def test_the_restricted_standard_is_watched_over_here(platform: Platform, restricted: str) -> None:
+    """What the test above relies on: a Deployment that may run as root is warned of."""
+    bad = ["create", "deployment", "bad", "--image=x", "--dry-run=server"]
+    assert "violate PodSecurity" in run("kubectl", "--namespace", restricted, *bad).err
+
+
+@pytest.fixture(scope="module")
+def restricted(platform: Platform) -> Iterator[str]:
+    """A namespace that refuses what is not restricted, and warns of what would make such pods."""
+    name = f"{platform.namespace}-chart-restricted"
+    platform.kubectl("create", "namespace", name)
+    modes = [f"pod-security.kubernetes.io/{mode}=restricted" for mode in ("enforce", "warn")]
+    platform.kubectl("label", "namespace", name, *modes)
+    yield name
+    platform.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def test_a_sweeps_controller_may_do_the_same_under_the_charts_account_as_under_its_own(helm: str) -> None:
+    made = run(helm, "template", "everest", CHART, "--values", SCENARIOS[0])
+    (role,) = [
+        each for each in yaml.safe_load_all(made.out)
+        if each and each["kind"] == "Role" and each["metadata"]["name"] == "everest-sweep"
+    ]  # fmt: skip
+
+    def single(rules: list[dict[str, list[str]]]) -> set[tuple[str, str, str]]:
+        return {
+            (group, resource, verb)
+            for rule in rules for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]
+        }  # fmt: skip
+
+    assert single(role["rules"]) == single(rules())
 
 
 def assert_restricted(spec: dict[str, Any]) -> None:
@@ -221,6 +257,41 @@ def test_a_submitted_experiment_runs_against_it(release: Release) -> None:
     registered = release.platform.jobs("register", "first")
     assert (registered.code, registered.out) == (0, "models:/first@candidate\n"), registered.err
     assert release.platform.everest("doctor").code == 0
+
+
+def test_a_small_sweep_runs_against_it_under_its_account(release: Release, tmp_path: Path) -> None:
+    environment = {**release.platform.environment, "EVEREST_GPUS": "1"}
+    fixed = dict(zip(*[iter(word.removeprefix("--") for word in tiny(10))] * 2, strict=True))
+    space = {
+        "finetune": {
+            "recipe": "demo-finetune",
+            "fixed": {name: yaml.safe_load(value) for name, value in fixed.items()},
+            "search": {"optim.lr": {"categorical": [0.001, 0.002]}},
+        },
+        "objectives": {"val/top1": "max"},
+        "sampler": "grid",
+    }
+    (tmp_path / "charted.yaml").write_text(yaml.safe_dump(space))
+    sweep = [sys.executable, "-m", "sweeps"]
+
+    def said(*words: object) -> str:
+        done = subprocess.run(
+            [*sweep, *map(str, words)], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said("launch", tmp_path / "charted.yaml", "--in-cluster", "--parallel", 2)
+    assert "sweep-charted" not in release.platform.names("roles") + release.platform.names("serviceaccounts")
+
+    def ended() -> bool:
+        path = "jsonpath={.status.conditions[*].type}"
+        conditions = release.platform.kubectl("get", "job", "sweep-charted", "-o", path)
+        assert "Failed" not in conditions, release.platform.kubectl("logs", "job/sweep-charted")
+        return "Complete" in conditions
+
+    until(ended, "the sweep", 300, every=1)
+    assert "charted: 2 complete, 0 pruned, 0 failed" in said("status", "charted")
 
 
 def test_an_upgrade_and_a_rollback_keep_what_was_written(release: Release) -> None:

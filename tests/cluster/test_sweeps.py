@@ -17,7 +17,7 @@ from sweeps.storage import open_storage
 from sweeps.study import JOBS, LINES, REASON, Study
 from tests.cluster.platform import HOST, Platform
 from tests.cluster.runs import logged_steps, tiny
-from tests.services import postgres, until
+from tests.services import experiments, postgres, until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of themselves
 
@@ -136,15 +136,17 @@ def tree(platform: Platform, study: str) -> dict[str, set[str]]:
     import mlflow
 
     client = mlflow.MlflowClient(platform.mlflow.address)
-    experiment = client.get_experiment_by_name("everest")
-    runs = client.search_runs([experiment.experiment_id], f"tags.`everest.study` = '{study}'", max_results=1000)
+    runs = client.search_runs(experiments(client), f"tags.`everest.study` = '{study}'", max_results=1000)
     (parent,) = [run for run in runs if run.data.tags.get("everest.kind") == "study"]
 
     def children(run: Any) -> list[Any]:
         return [each for each in runs if each.data.tags.get("mlflow.parentRunId") == run.info.run_id]
 
     assert {child.data.tags["everest.state"] for child in children(parent)} <= {"complete", "pruned", "failed"}
-    return {child.info.run_name: {run.info.run_name for run in children(child)} for child in children(parent)}
+    return {
+        child.info.run_name.split()[0]: {run.data.tags["everest.run"] for run in children(child)}
+        for child in children(parent)
+    }
 
 
 def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked(

@@ -14,7 +14,7 @@ from everest.training.run import run
 from orchestration.settings import PlatformSettings
 from orchestration.storage import S3Store
 from tests.conftest import tiny
-from tests.services import s3_settings
+from tests.services import experiments, s3_settings
 from tests.training.test_run import ALONE
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of themselves
@@ -56,8 +56,7 @@ def set_metric(settings: PlatformSettings, name: str, metric: str, value: float)
     import mlflow
 
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(settings.mlflow_experiment)
-    (found,) = client.search_runs([experiment.experiment_id], f"tags.`everest.run` = '{name}'")
+    (found,) = client.search_runs(experiments(client), f"tags.`everest.run` = '{name}'")
     client.log_metric(found.info.run_id, metric, value, step=1000)
     return client
 

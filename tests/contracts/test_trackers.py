@@ -14,7 +14,7 @@ from everest.errors import EverestError
 from everest.training.local import METRICS, FolderStore, JsonLinesTracker, Trackers
 from orchestration.outbox import Away
 from orchestration.settings import PlatformSettings
-from tests.services import Link, MlflowServer
+from tests.services import Link, MlflowServer, experiments
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
 
@@ -61,7 +61,7 @@ def logged(settings: PlatformSettings, server: MlflowServer) -> tuple[Any, list[
     import mlflow
 
     client = mlflow.MlflowClient(server.address)
-    (run,) = client.search_runs([client.get_experiment_by_name(settings.mlflow_experiment).experiment_id])
+    (run,) = client.search_runs(experiments(client, settings.mlflow_experiment))
     history = client.get_metric_history(run.info.run_id, "train/loss")
     return run, sorted((metric.step, metric.value) for metric in history)
 
@@ -173,7 +173,7 @@ def test_a_deleted_experiment_is_refused_at_the_start(
     import mlflow
 
     client = mlflow.MlflowClient(server.address)
-    client.delete_experiment(client.create_experiment(settings.mlflow_experiment))
+    client.delete_experiment(client.create_experiment(f"{settings.mlflow_experiment}/data/pretrain"))
     with pytest.raises(EverestError, match=r"experiment '.*' is deleted; restore it or set EVEREST_MLFLOW_EXPERIMENT"):
         tracker(settings, tmp_path).start(CONFIG.flat(), 0)
 

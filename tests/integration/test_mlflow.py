@@ -14,6 +14,7 @@ from everest.training.local import FolderStore, Trackers
 from everest.training.run import Result, run
 from tests.conftest import tiny
 from tests.integration.command import everest
+from tests.services import experiments
 from tests.training.test_run import ALONE, KillAt, Killed
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself when imported
@@ -31,7 +32,7 @@ def tracked(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         from orchestration.registry import RegisteringTracker
 
         patch.setattr(system, "EVERY_S", 0.2)
-        config = tiny("finetune", synthetic)
+        config = tiny("finetune", synthetic, recipe="a recipe", **{"keep.picture_epochs": 1})
         folder = work / config.name
 
         def go(*extra: Any) -> Result:
@@ -44,8 +45,7 @@ def tracked(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def only_run(client: Any) -> Any:
-    (experiment,) = [e for e in client.search_experiments() if e.name == "everest"]
-    (found,) = client.search_runs([experiment.experiment_id])
+    (found,) = client.search_runs(experiments(client))
     return found
 
 
@@ -71,6 +71,31 @@ def test_settings_data_commit_pictures_and_system_metrics_are_there(tracked: Any
     assert set(contexts) >= {"training", "evaluation"} or len(found.inputs.dataset_inputs) == 2
     names = {item.path for item in client.list_artifacts(found.info.run_id)}
     assert {"experiment.yaml", "figures"} <= names
+
+
+def test_a_person_sees_what_it_is_what_it_cost_and_where_it_is(tracked: Any, synthetic: Path) -> None:
+    _, result, client = tracked
+    found = only_run(client)
+    assert client.get_experiment(found.info.experiment_id).name == f"everest/{synthetic.name}/finetune"
+    assert found.info.run_name == "tiny-finetune · keeps 0.6 · 3 epochs · from scratch"
+    note = found.data.tags["mlflow.note.content"]
+    for said in ("| recipe | `a recipe` |", "GFLOPs a clip", f"test/top1 **{result.metrics['test/top1']:.4g}**"):
+        assert said in note
+    assert found.data.tags["mlflow.source.git.commit"] in note
+    assert {name.partition("/")[0] for name in found.data.metrics} == {
+        "train", "val", "test", "perf", "cost", "data", "system",
+    }  # fmt: skip
+    version = client.get_model_version_by_alias("tiny-finetune", "candidate")
+    assert f"| test/top1 | **{result.metrics['test/top1']:.4g}** |" in version.description
+    assert version.tags["metric.test/top1"] == f"{result.metrics['test/top1']:.6g}"
+
+
+def test_every_epoch_has_one_picture_though_the_run_was_killed_between(tracked: Any) -> None:
+    _, _, client = tracked
+    names = [Path(item.path).name for item in client.list_artifacts(only_run(client).info.run_id, "images")]
+    stills = sorted(int(name.split("+")[2]) for name in names if name.endswith(".png"))
+    assert stills == [4, 8, 12]
+    assert len(names) == 2 * len(stills)
 
 
 def test_the_classifier_is_registered_once_without_a_pickle(tracked: Any) -> None:

@@ -22,6 +22,7 @@ from sweeps.space import Space
 from sweeps.storage import open_storage
 from sweeps.study import JOBS, PRETRAINED, Study
 from tests.integration.sweep import Sweeps
+from tests.services import experiments
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
 
@@ -110,8 +111,8 @@ def tree(work: Path) -> dict[str, set[str]]:
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{work}/mlflow.db")
-    experiment = client.get_experiment_by_name("everest")
-    runs = client.search_runs([experiment.experiment_id])
+    (experiment,) = experiments(client)
+    runs = client.search_runs([experiment])
     (parent,) = [run for run in runs if run.data.tags.get("everest.kind") == "study"]
     assert parent.info.status == "FINISHED"
     assert {"report.html", "history.png", "slices.png"} <= {
@@ -125,7 +126,11 @@ def tree(work: Path) -> dict[str, set[str]]:
         assert child.data.tags["everest.state"] in {"complete", "pruned", "failed"}
         assert child.info.status != "RUNNING"
         assert {"classify.keep_ratio", "optim.lr"} == set(child.data.params)
-    return {child.info.run_name: {run.info.run_name for run in children(child)} for child in children(parent)}
+        assert re.match(r"small-\d+ · keep_ratio 0\.\d · lr \S+$", child.info.run_name)
+    return {
+        child.info.run_name.split()[0]: {run.data.tags["everest.run"] for run in children(child)}
+        for child in children(parent)
+    }
 
 
 def test_trials_share_a_pre_training_and_the_best_becomes_a_recipe_at_full_length(videos: Path, tmp_path: Path) -> None:

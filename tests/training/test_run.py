@@ -63,7 +63,12 @@ def numbers(folder: Path) -> list[dict[str, Any]]:
     """What was measured, without what a clock decides."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
-        {key: value for key, value in line.items() if key != "time" and not key.startswith("perf/")} for line in lines
+        {
+            key: value
+            for key, value in line.items()
+            if key not in ("time", "cost/process_hours") and not key.startswith("perf/")
+        }
+        for line in lines
     ]
 
 
@@ -235,16 +240,23 @@ def test_evaluation_averages_the_probabilities_of_all_views(synthetic: Path, tmp
     model, index = exported.model, read_index(synthetic / "val.csv")
     assert isinstance(model, Classifier)
     hits, loss = 0, 0.0
+    confusion = torch.zeros(8, 8, dtype=torch.int64)
     for video in index.videos:
         views = EvaluationViews(index, config, segments=2, crops=1).views(video.path)
         with torch.no_grad():
             mean = torch.stack([model(normalize(view[None])).softmax(-1)[0] for view in views]).mean(0)
         hits += int(mean.argmax() == video.label)
+        confusion[video.label, mean.argmax()] += 1
         loss -= float(mean[video.label].log()) / len(index.videos)
     assert result.metrics["test/top1"] == hits / len(index.videos)
     assert result.metrics["test/loss"] == pytest.approx(loss, rel=1e-4)
     again = evaluate(model, index, config, ALONE, StopRequest(), segments=2, crops=1)
     assert again.metrics("test")["test/top1"] == result.metrics["test/top1"]
+    assert torch.equal(again.confusion, confusion)
+    header, *rows = (tmp_path / "run/figures/confusion.csv").read_text().splitlines()
+    assert header.split(",")[1:] == list(exported.classes)
+    assert [[int(count) for count in row.split(",")[1:]] for row in rows] == confusion.tolist()
+    assert (tmp_path / "run/figures/confusion.png").exists()
 
 
 def test_the_exported_model_is_the_trained_one_with_its_class_names(synthetic: Path, tmp_path: Path) -> None:
@@ -261,10 +273,29 @@ def test_the_exported_model_is_the_trained_one_with_its_class_names(synthetic: P
 def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> None:
     from PIL import Image
 
+    class Shown(NullTracker):
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def picture(self, png: Path, name: str, step: int) -> None:
+            self.steps.append(step)
+
     for stage, panels in (("pretrain", 5), ("finetune", 3)):
-        start(tiny(stage, synthetic), tmp_path / stage)
-        png, gif = (next((tmp_path / stage / "figures").glob(f"*.{kind}")) for kind in ("png", "gif"))
-        with Image.open(png) as still, Image.open(gif) as moving:
-            assert still.size[0] > 800
+        shown, folder = Shown(), tmp_path / stage / "figures"
+        config = tiny(stage, synthetic, **{"keep.picture_epochs": 1})
+        start(config, tmp_path / stage, shown)
+        assert shown.steps == [4, 8, 12]
+        (gif,) = folder.glob("*.gif")
+        for still in (gif.with_suffix(".png"), folder / "step-00000004.png", folder / "step-00000008.png"):
+            with Image.open(still) as picture:
+                assert picture.size[0] > 800
+        with Image.open(gif) as moving:
             assert moving.n_frames == 4
             assert moving.size[0] > panels * 200
+
+
+def test_pictures_along_the_way_change_no_weight(synthetic: Path, tmp_path: Path) -> None:
+    for stage in ("pretrain", "finetune"):
+        for every in (0, 1):
+            start(tiny(stage, synthetic, **{"keep.picture_epochs": every}), tmp_path / f"{stage}-{every}")
+        assert_same(weights(tmp_path / f"{stage}-0"), weights(tmp_path / f"{stage}-1"))

@@ -1,0 +1,112 @@
+"""What a person sees of a run in MLflow: its experiment, its name, its tags, its description."""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from everest.config import Experiment
+from orchestration.job import TRIAL
+from orchestration.settings import PlatformSettings
+
+RUN, STAGE, DATASET, RECIPE, MODEL = (f"everest.{name}" for name in ("run", "stage", "dataset", "recipe", "model"))
+JOB, NAMESPACE, IMAGE, ADDRESS = (f"everest.{name}" for name in ("job", "namespace", "image", "address"))
+NOTE, PARENT, COMMIT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.source.git.commit"
+SWEEPS = "sweeps"
+
+_RESULTS = ("test/top1", "test/top5", "val/top1", "train/loss")
+
+
+def experiment_name(settings: PlatformSettings, config: Experiment, tags: Mapping[str, str]) -> str:
+    """One for each data set and phase; a sweep's trials are together with it, so that MLflow shows them as a tree."""
+    return f"{settings.mlflow_experiment}/{config.dataset}/{SWEEPS if TRIAL in tags else config.stage}"
+
+
+def run_name(config: Experiment) -> str:
+    """demo-finetune · 60 % of tokens · 5 epochs · from demo-pretrain"""
+    if config.stage == "pretrain":
+        share = f"sees {config.mask.visible_ratio:.4g} of {config.mask.keep_ratio:.4g}"
+    else:
+        share = f"keeps {config.classify.keep_ratio:.4g}"
+    length = f"{config.optim.steps} steps" if config.optim.steps else f"{config.optim.epochs} epochs"
+    origin = f"from {config.init.name}" if config.init else "from scratch"
+    return " · ".join([config.name, share, length, origin])
+
+
+def run_tags(config: Experiment) -> dict[str, str]:
+    """For filtering: tags.`everest.dataset` = 'ucf101'."""
+    model = config.model
+    tags = {
+        RUN: config.name,
+        STAGE: config.stage,
+        DATASET: config.dataset,
+        RECIPE: config.recipe,
+        MODEL: f"vit-{model.embed_dim}x{model.depth} {model.num_frames}x{model.image_size}",
+    }
+    return {name: value for name, value in tags.items() if value}
+
+
+def run_note(
+    config: Experiment, tags: Mapping[str, str], metrics: Mapping[str, float], settings: PlatformSettings
+) -> str:
+    """Markdown."""
+    model, optim = config.model, config.optim
+    what = "Pre-training" if config.stage == "pretrain" else "Fine-tuning"
+    clips = f"{model.num_frames} frames of {model.image_size} px"
+    rows: dict[str, Any] = {
+        "recipe": _code(config.recipe or "settings of its own"),
+        "network": f"ViT of {model.depth} blocks, width {model.embed_dim}; clips of {clips}",
+        "starts from": _code(config.init) if config.init else "random weights",
+        "length": f"{optim.steps} steps" if optim.steps else f"{optim.epochs} epochs",
+        "commit": _code(tags.get(COMMIT)),
+        "image": _code(tags.get(IMAGE)),
+        "checkpoints": _s3_link(tags[ADDRESS], settings) if ADDRESS in tags else None,
+        "job": _job(tags),
+        "cost": _cost(metrics),
+        "result": ", ".join(f"{name} **{metrics[name]:.4g}**" for name in _RESULTS if name in metrics),
+    }
+    return "\n".join([f"{what} on **{config.dataset}**", "", *_table(rows)])
+
+
+def version_note(run_link: str, address: str, metrics: Mapping[str, float], datasets: Mapping[str, str]) -> str:
+    """Markdown for the page of a model's version: what it was promoted on, and where it comes from."""
+    rows: dict[str, Any] = {name: f"**{value:.4g}**" for name, value in sorted(metrics.items())}
+    rows |= {"run": run_link, "weights": _code(address)}
+    rows |= {name.removeprefix("everest.dataset."): _code(value) for name, value in datasets.items()}
+    return "\n".join(_table(rows))
+
+
+def run_link(name: str, experiment: str, run: str) -> str:
+    return f"[{name}](#/experiments/{experiment}/runs/{run})"
+
+
+def _table(rows: Mapping[str, Any]) -> list[str]:
+    return ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items() if value)]
+
+
+def _code(value: object) -> str | None:
+    return f"`{value}`" if value else None
+
+
+def _s3_link(address: str, settings: PlatformSettings) -> str:
+    """To the server's own listing; of AWS, to its console."""
+    parts = urlsplit(address)
+    if settings.s3_endpoint:
+        return f"[{address}]({settings.s3_endpoint}/{parts.netloc}?list-type=2&prefix={parts.path[1:]})"
+    console = f"https://s3.console.aws.amazon.com/s3/buckets/{parts.netloc}?prefix={parts.path[1:]}"
+    return f"[{address}]({console})"
+
+
+def _job(tags: Mapping[str, str]) -> str | None:
+    if not tags.get(JOB):
+        return None
+    namespace = tags.get(NAMESPACE, "default")
+    return f"`{namespace}/{tags[JOB]}`: `everest-jobs logs {tags[JOB]} --namespace {namespace}`"
+
+
+def _cost(metrics: Mapping[str, float]) -> str:
+    said = []
+    if "cost/process_hours" in metrics:
+        said.append(f"{metrics['cost/process_hours']:.3g} hours of a GPU or process")
+    if "cost/gflops_per_clip" in metrics:
+        said.append(f"{metrics['cost/gflops_per_clip']:.3g} GFLOPs a clip")
+    return ", ".join(said)
