@@ -100,7 +100,7 @@ def controller_pod(
     settings: PlatformSettings, command: list[str], environment: Mapping[str, str], secrets: Sequence[str | None],
     name: str, labels: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
-    """The pod template of what starts jobs itself, with the service account and the ConfigMap of that name."""
+    """The pod template of what starts jobs itself, with the ConfigMap of that name."""
     empty = k8s.V1EmptyDirVolumeSource
     container = _container(
         settings,
@@ -119,7 +119,8 @@ def controller_pod(
         k8s.V1Volume(name="work", empty_dir=empty()),
         k8s.V1Volume(name="tmp", empty_dir=empty()),
     ]
-    template = _pod(settings, container, volumes, labels, {}, service_account=name, token=True, restart="Never")
+    account = settings.sweep_account or name
+    template = _pod(settings, container, volumes, labels, {}, service_account=account, token=True, restart="Never")
     return dict(_api().sanitize_for_serialization(template))
 
 

@@ -10,6 +10,7 @@ from orchestration.settings import PlatformSettings
 
 RUN, STAGE, DATASET, RECIPE, MODEL = (f"everest.{name}" for name in ("run", "stage", "dataset", "recipe", "model"))
 JOB, NAMESPACE, IMAGE, ADDRESS = (f"everest.{name}" for name in ("job", "namespace", "image", "address"))
+TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow offers for an experiment
 NOTE, PARENT, COMMIT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.source.git.commit"
 SWEEPS = "sweeps"
 
@@ -53,6 +54,8 @@ def run_note(
     what = "Pre-training" if config.stage == "pretrain" else "Fine-tuning"
     clips = f"{model.num_frames} frames of {model.image_size} px"
     rows: dict[str, Any] = {
+        "result": ", ".join(f"{name} **{metrics[name]:.4g}**" for name in _RESULTS if name in metrics),
+        "cost": _cost(metrics),
         "recipe": _code(config.recipe or "settings of its own"),
         "network": f"ViT of {model.depth} blocks, width {model.embed_dim}; clips of {clips}",
         "starts from": _code(config.init) if config.init else "random weights",
@@ -61,8 +64,6 @@ def run_note(
         "image": _code(tags.get(IMAGE)),
         "checkpoints": _s3_link(tags[ADDRESS], settings) if ADDRESS in tags else None,
         "job": _job(tags),
-        "cost": _cost(metrics),
-        "result": ", ".join(f"{name} **{metrics[name]:.4g}**" for name in _RESULTS if name in metrics),
     }
     return "\n".join([f"{what} on **{config.dataset}**", "", *_table(rows)])
 

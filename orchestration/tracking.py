@@ -41,7 +41,7 @@ from everest.errors import EverestError, UsageError
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
 from orchestration.outbox import Away, Outbox, one_line
-from orchestration.presentation import COMMIT, NOTE, experiment_name, run_name, run_note, run_tags
+from orchestration.presentation import COMMIT, NOTE, TRAINING, experiment_name, run_name, run_note, run_tags
 from orchestration.provenance import commit, given_tags
 from orchestration.settings import PlatformSettings
 from orchestration.system import PREFIX, SystemMetrics
@@ -284,7 +284,7 @@ def experiment_id(client: Any, settings: PlatformSettings, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return str(client.create_experiment(name, settings.artifact_location))
+            return str(client.create_experiment(name, settings.artifact_location, TRAINING))
         except MlflowException as error:
             if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
                 raise

@@ -63,7 +63,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
         [*command, "--on-interrupt", "leave", *budget],
         environment,
         secrets,
-        settings.sweep_account or name,
+        name,
         labels,
     )
     return [
