@@ -213,7 +213,9 @@ class KeepConfig(Section):
     checkpoints: Positive = Field(2, description="newest checkpoints kept")
     best: str | None = Field("val/top1", description="the checkpoint where this was highest is kept too; null: none")
     log_steps: Positive = 10
-    picture_epochs: int = Field(10, ge=0, description="epochs between pictures of one video; 0: at the end alone")
+    picture_epochs: int = Field(
+        10, ge=0, description="epochs between pictures of one video, the first before any step; 0: at the end alone"
+    )
 
 
 class Experiment(Section):

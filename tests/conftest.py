@@ -70,5 +70,6 @@ def tiny(stage: str, data: Path, **changes: object) -> Experiment:
         "model.drop_path": 0.1, "data.rate": 2, "data.workers": 0, "optim.epochs": 3, "optim.warmup_epochs": 1,
         "optim.batch_size": 4, "optim.lr": 0.01, "keep.log_steps": 1, "keep.checkpoint_steps": 3,
         "evaluate.segments": 2, "evaluate.crops": 1, "evaluate.every_epochs": 1,
+        "keep.picture_epochs": 0,
     }  # fmt: skip
     return Experiment().override({**settings, **changes})

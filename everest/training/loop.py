@@ -107,11 +107,14 @@ class Training:
         due = within == 0 and epoch % self.config.evaluate.every_epochs == 0
         return self.validate is not None and (due or step == self.steps)
 
-    def pictured_after(self, step: int) -> bool:
-        """The last step's picture is drawn of the finished run."""
+    def draw(self, step: int) -> float:
+        """A picture, where one is due (the last step's is drawn of the finished run). Returns the seconds it took."""
+        began = time.monotonic()
         epoch, within = divmod(step, self.order.steps_per_epoch)
         every = self.config.keep.picture_epochs
-        return every > 0 and within == 0 and epoch % every == 0 and step < self.steps
+        if self.picture and every and within == 0 and epoch % every == 0 and step < self.steps:
+            self.picture(step)
+        return time.monotonic() - began
 
     def run_validation(self, step: int) -> dict[str, float]:
         assert self.validate
@@ -164,6 +167,8 @@ def train(training: Training, start: int) -> None:
     model = DistributedDataParallel(t.model, forward_sync_buffers=False) if process.world > 1 else t.model
     model.train()
     t.optimizer.zero_grad()
+    if not start:
+        t.draw(0)
     since, clips = time.monotonic(), 0
 
     if start and t.validates_after(start):  # saved, but perhaps not validated any more
@@ -199,10 +204,7 @@ def train(training: Training, start: int) -> None:
                 bar.show({name: numbers[name] for name in ("train/loss", "train/lr", "perf/clips_per_s")})
                 t.meter, since, clips = Meter(), time.monotonic(), 0
 
-            if t.picture and t.pictured_after(done):
-                pause = time.monotonic()
-                t.picture(done)
-                since += time.monotonic() - pause
+            since += t.draw(done)
 
             signum = process.largest(t.stop.signum)
             if done % config.keep.checkpoint_steps == 0 or done == t.steps or t.validates_after(done) or signum:

@@ -3,6 +3,7 @@
 ``EVEREST_TEST_SCREENSHOTS`` names a folder for pictures of the pages, such as docs/images/review.
 """
 
+import json
 import os
 import re
 import shutil
@@ -138,12 +139,16 @@ def test_metrics_are_in_groups_with_a_picture_for_every_epoch(page: Page, review
     close_assistant(page)
     for group in ("cost", "perf", "train"):
         expect(page.get_by_text(re.compile(rf"^{group}\s*\(\d+\)")).first).to_be_visible()
-    title = page.get_by_text("what the model sees", exact=True)
-    title.scroll_into_view_if_needed()
-    still = page.locator("img[src^='blob:'], img[src*='get-artifact'], img[src^='data:image']").last
-    still.scroll_into_view_if_needed()
-    expect(still).to_be_visible()
-    assert still.evaluate("image => image.naturalWidth") > 200
+    page.mouse.move(600, 600)
+    page.mouse.wheel(0, 20_000)  # charts are made when they come into sight
+    expect(page.get_by_role("heading", name="what the model sees")).to_be_visible()
+    card = page.get_by_role("heading", name="what the model sees").locator("xpath=ancestor::div[.//input][1]")
+    card.get_by_role("button").first.click()  # the whole window
+    shown = "[...document.images].map(image => image.naturalWidth > 200 ? image.src : '').join('')"
+    page.wait_for_function(shown)
+    first = page.evaluate(shown)
+    page.get_by_role("slider").last.press("End")
+    page.wait_for_function(f"{shown} && {shown} != {json.dumps(first)}")
     picture(page, "pictures")
 
 

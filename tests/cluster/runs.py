@@ -21,7 +21,7 @@ def tiny(steps: int, **changes: object) -> list[str]:
         "data.train": "/data/train.csv", "data.val": "/data/val.csv", "data.workers": 0, "data.rate": 1,
         "model.image_size": 32, "model.num_frames": 4, "model.embed_dim": 48, "model.depth": 2,
         "model.decoder_embed_dim": 24, "model.decoder_depth": 1, "optim.batch_size": 4, "optim.steps": steps,
-        "init": "null", "keep.checkpoint_steps": 10, "keep.log_steps": 2,
+        "init": "null", "keep.checkpoint_steps": 10, "keep.log_steps": 2, "keep.picture_epochs": 0,
         "evaluate.every_epochs": 100000, "evaluate.segments": 1,
         **changes,
     }  # fmt: skip

@@ -284,9 +284,9 @@ def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> Non
         shown, folder = Shown(), tmp_path / stage / "figures"
         config = tiny(stage, synthetic, **{"keep.picture_epochs": 1})
         start(config, tmp_path / stage, shown)
-        assert shown.steps == [4, 8, 12]
+        assert shown.steps == [0, 4, 8, 12]
         (gif,) = folder.glob("*.gif")
-        for still in (gif.with_suffix(".png"), folder / "step-00000004.png", folder / "step-00000008.png"):
+        for still in (gif.with_suffix(".png"), *(folder / f"step-0000000{step}.png" for step in (0, 4, 8))):
             with Image.open(still) as picture:
                 assert picture.size[0] > 800
         with Image.open(gif) as moving:
