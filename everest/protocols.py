@@ -60,10 +60,7 @@ class Tracker(Protocol):
         """What the run learns from (``context`` training) or is tested on (evaluation)."""
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """A file to keep with the run."""
-
-    def picture(self, png: Path, name: str, step: int) -> None:
-        """One of a series that shows how a run goes; a resumed run may repeat the steps after its checkpoint."""
+        """A file to keep with the run, in place of an earlier one of that name."""
 
     def model(self, folder: Path, name: str) -> str | None:
         """An exported classifier to register; returns the address ``everest predict`` takes, where there is one."""
@@ -79,7 +76,6 @@ class NullTracker:
     def metrics(self, values: Mapping[str, float], step: int) -> None: ...
     def dataset(self, name: str, source: str, digest: str, videos: int, context: str) -> None: ...
     def artifact(self, path: Path, folder: str = "") -> None: ...
-    def picture(self, png: Path, name: str, step: int) -> None: ...
     def model(self, folder: Path, name: str) -> str | None:
         return None
 

@@ -34,7 +34,6 @@ from mlflow.protos.databricks_pb2 import (
     TEMPORARILY_UNAVAILABLE,
     ErrorCode,
 )
-from PIL import Image
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
@@ -131,9 +130,6 @@ class MLflowTracker:
     def artifact(self, path: Path, folder: str = "") -> None:
         self._add(lambda: self.client.log_artifact(self.run_id, str(path), folder or None))
 
-    def picture(self, png: Path, name: str, step: int) -> None:
-        self._add(lambda: self._log_picture(png, name, step))
-
     def model(self, folder: Path, name: str) -> str | None:
         """None: of a job's model, a version is made by ``everest-jobs register``."""
         return None
@@ -199,13 +195,6 @@ class MLflowTracker:
         metrics = self.client.get_run(self.run_id).data.metrics
         note = run_note(self.config, self.tags, metrics, self.settings)
         self.client.set_tag(self.run_id, NOTE, note)
-
-    def _log_picture(self, png: Path, name: str, step: int) -> None:
-        """Once for each step, however often a resumed run repeats it."""
-        there = [Path(each.path).name for each in self.client.list_artifacts(self.run_id, "images")]
-        if not any(file.startswith(f"{name}+step+{step}+") and file.endswith("compressed.webp") for file in there):
-            with Image.open(png) as image:
-                self.client.log_image(self.run_id, image.convert("RGB"), key=name, step=step, synchronous=True)
 
     def _report_system(self, values: dict[str, float]) -> None:
         self._reports.append(_Report(values, None, _now()))

@@ -102,10 +102,6 @@ class Trackers:
         for tracker in self.trackers:
             tracker.artifact(path, folder)
 
-    def picture(self, png: Path, name: str, step: int) -> None:
-        for tracker in self.trackers:
-            tracker.picture(png, name, step)
-
     def model(self, folder: Path, name: str) -> str | None:
         addresses = [tracker.model(folder, name) for tracker in self.trackers]
         return next((address for address in addresses if address), None)

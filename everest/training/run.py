@@ -51,7 +51,6 @@ class Result:
 
 
 FIGURES = "figures"
-PICTURE = "what the model sees"  # the series of pictures of one video
 
 #: Settings that may differ when a run is continued: they change neither weights nor their order.
 _FREE = ("recipe", "data.workers", "data.max_bad", "keep.", "evaluate.")
@@ -219,8 +218,6 @@ def _final_figures(
     _first_readable(exported, index, lambda video: drawn.extend(draw(exported, video, folder)))
     for picture in drawn:
         t.tracker.artifact(picture, FIGURES)
-    for still in drawn[:1]:
-        t.tracker.picture(still, PICTURE, t.steps)
     if tested:
         draw_confusion(tested.confusion, t.classes, folder / "confusion.png")
         with whole_file(folder / "confusion.csv") as temporary, temporary.open("w", newline="") as file:
@@ -238,7 +235,7 @@ def _picture(training: Training, index: VideoIndex, folder: Path, step: int) -> 
     exported = training.exported()
     _first_readable(exported, index, lambda video: draw_still(exported, video, file))
     if file.exists():
-        training.tracker.picture(file, PICTURE, step)
+        training.tracker.artifact(file, FIGURES)
 
 
 def _first_readable(exported: Exported, index: VideoIndex, draw: Callable[[Path], None]) -> None:
