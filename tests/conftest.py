@@ -17,7 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast ones first."""
-    slow = ("contracts", "integration", "cluster")
+    slow = ("contracts", "integration", "browser", "cluster")
     items.sort(key=lambda item: max((slow.index(part) + 1 for part in item.path.parts if part in slow), default=0))
 
 
