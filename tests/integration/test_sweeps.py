@@ -126,7 +126,7 @@ def tree(work: Path) -> dict[str, set[str]]:
         assert child.data.tags["everest.state"] in {"complete", "pruned", "failed"}
         assert child.info.status != "RUNNING"
         assert {"classify.keep_ratio", "optim.lr"} == set(child.data.params)
-        assert re.match(r"small-\d+ · keep_ratio 0\.\d · lr \S+$", child.info.run_name)
+        assert re.match(r"small-\d+ · keep_ratio \S+ · lr \S+$", child.info.run_name)
     return {
         child.info.run_name.split()[0]: {run.data.tags["everest.run"] for run in children(child)}
         for child in children(parent)
