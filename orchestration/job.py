@@ -17,7 +17,8 @@ WORKDIR = "/work"
 RESULT = "result.json"  # in S3, of a finished run
 GPU = "nvidia.com/gpu"
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
-STUDY, TRIAL = "everest.study", "everest.trial"  # tags of a run that belongs to a sweep
+# Tags of a run that belongs to a sweep; the last is where in MLflow all of the sweep is.
+STUDY, TRIAL, EXPERIMENT = "everest.study", "everest.trial", "everest.experiment"
 
 State = Literal["pending", "running", "restarting", "suspended", "cancelling", "succeeded", "failed"]
 ENDED: frozenset[State] = frozenset({"succeeded", "failed"})

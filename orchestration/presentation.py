@@ -5,25 +5,24 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from everest.config import Experiment
-from orchestration.job import TRIAL
+from orchestration.job import EXPERIMENT
 from orchestration.settings import PlatformSettings
 
 RUN, STAGE, DATASET, RECIPE, MODEL = (f"everest.{name}" for name in ("run", "stage", "dataset", "recipe", "model"))
 JOB, NAMESPACE, IMAGE, ADDRESS = (f"everest.{name}" for name in ("job", "namespace", "image", "address"))
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow offers for an experiment
 NOTE, PARENT, COMMIT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.source.git.commit"
-SWEEPS = "sweeps"
 
 _RESULTS = ("test/top1", "test/top5", "val/top1", "train/loss")
 
 
 def experiment_name(settings: PlatformSettings, config: Experiment, tags: Mapping[str, str]) -> str:
-    """One for each data set and phase; a sweep's trials are together with it, so that MLflow shows them as a tree."""
-    return f"{settings.mlflow_experiment}/{config.dataset}/{SWEEPS if TRIAL in tags else config.stage}"
+    """One for each data set and phase; a sweep's runs are together with it, so that MLflow shows them as a tree."""
+    return f"{settings.mlflow_experiment}/{tags.get(EXPERIMENT) or f'{config.dataset}/{config.stage}'}"
 
 
 def run_name(config: Experiment) -> str:
-    """demo-finetune · 60 % of tokens · 5 epochs · from demo-pretrain"""
+    """demo-finetune · keeps 0.6 · 5 epochs · from demo-pretrain"""
     if config.stage == "pretrain":
         share = f"sees {config.mask.visible_ratio:.4g} of {config.mask.keep_ratio:.4g}"
     else:

@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from everest.config import Experiment
 from everest.errors import EverestError
 from orchestration.job import (
+    EXPERIMENT,
     STUDY,
     TRIAL,
     JobSpec,
@@ -184,7 +185,10 @@ class Controller:
         if self._removals.under_way(job.name):  # an earlier job of that name; asked again in a moment
             return
         number = job.trials[0].number
-        tags = {STUDY: self.study.name, TRIAL: f"{self.study.name}/{number}"}
+        study = self.study
+        tags = {
+            STUDY: study.name, TRIAL: f"{study.name}/{number}", EXPERIMENT: study.space.mlflow_experiment,
+        }  # fmt: skip
         try:
             self.launcher.submit(JobSpec(job.experiment, self._commit, uuid.uuid4().hex[:12], self.study.name, tags))
         except Unreachable as error:

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from everest.errors import EverestError
 from orchestration.job import STUDY, TRIAL
 from orchestration.outbox import Outbox
-from orchestration.presentation import NOTE, PARENT, RUN, SWEEPS, run_link
+from orchestration.presentation import NOTE, PARENT, RUN, run_link
 from orchestration.settings import PlatformSettings
 from orchestration.tracking import connect, experiment_id, passes, unless_refused
 from sweeps.study import STATE_NAMES, Study
@@ -127,7 +127,7 @@ class Review:
         return list(self._client.search_runs([self._experiment()], what, max_results=1))
 
     def _experiment(self) -> str:
-        name = f"{self.settings.mlflow_experiment}/{self.study.space.dataset}/{SWEEPS}"
+        name = f"{self.settings.mlflow_experiment}/{self.study.space.mlflow_experiment}"
         return experiment_id(self._client, self.settings, name)
 
     def _add(self, operation: Callable[[], Any]) -> None:

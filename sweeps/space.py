@@ -186,11 +186,11 @@ class Space(Part):
         return {name: parameter for _, stage in self.stages() for name, parameter in stage.search.items()}
 
     @property
-    def dataset(self) -> str:
-        """The name of what its trials learn from, as long as that is not searched."""
+    def mlflow_experiment(self) -> str:
+        """One for all of a sweep: of the data set that the last stage learns from, as long as that is not searched."""
         *_, (_, last) = self.stages()
         fixed = {name: value for name, value in last.fixed.items() if name.startswith("data.")}
-        return Experiment.load(last.recipe).override(fixed).dataset
+        return f"{Experiment.load(last.recipe).override(fixed).dataset}/sweeps"
 
     def changed(self, recipes: Mapping[str, str | None], fixed: Mapping[str, Any], **more: Any) -> "Space":
         """With other recipes and with settings fixed in every stage. Raises UsageError."""

@@ -133,13 +133,29 @@ def tree(work: Path) -> dict[str, set[str]]:
     }
 
 
+def parents(work: Path) -> dict[str, str]:
+    """Of the runs in MLflow, which are all in one experiment, whatever they learn from."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{work}/mlflow.db")
+    (experiment,) = experiments(client)
+    runs = client.search_runs([experiment])
+    names = {
+        run.info.run_id: run.data.tags.get("everest.run")
+        or f"{run.data.tags['everest.kind']} {run.info.run_name.split()[0]}"
+        for run in runs
+    }
+    found = {names[run.info.run_id]: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    return {name: names[parent] for name, parent in found.items() if parent}
+
+
 def test_trials_share_a_pre_training_and_the_best_becomes_a_recipe_at_full_length(videos: Path, tmp_path: Path) -> None:
     data = {**TINY, "data.train": str(videos / "train.csv"), "data.val": str(videos / "val.csv")}
     short = {"optim.steps": 6, "optim.batch_size": 4}
     narrow = {"model.decoder_embed_dim": 24, "model.decoder_depth": 1, "model.decoder_num_heads": 2}
     file = space_file(
         tmp_path, videos,
-        pretrain={"recipe": "demo-pretrain", "fixed": {**data, **narrow}, "short": short,
+        pretrain={"recipe": "demo-pretrain", "fixed": {**data, **narrow, "data.name": "unlabelled"}, "short": short,
                   "search": {"mask.keep_ratio": {"categorical": [0.5]}}},
         finetune={"recipe": "demo-finetune", "fixed": data, "short": short,
                   "search": {"classify.keep_ratio": {"categorical": [0.4, 0.8]}}},
@@ -154,6 +170,10 @@ def test_trials_share_a_pre_training_and_the_best_becomes_a_recipe_at_full_lengt
     assert sum(PRETRAINED in trial.user_attrs for trial in trials) == 1
     cost = {trial.params["classify.keep_ratio"]: trial.values[1] for trial in trials}
     assert cost[0.4] < cost[0.8]
+    assert parents(tmp_path) == {
+        "trial small-0": "study small", "trial small-1": "study small", trials[0].user_attrs[JOBS][0]: "study small",
+        **{trial.user_attrs[JOBS][1]: f"trial small-{trial.number}" for trial in trials},
+    }  # fmt: skip
 
     which = sweeps.run("best", "small", "--out", "recipes/mine.yaml")
     assert which.returncode == 2

@@ -24,7 +24,7 @@ SETTINGS = PlatformSettings(s3_bucket="videos")
 def test_an_experiment_is_called_after_data_set_and_phase(train: str | None, name: str | None, dataset: str) -> None:
     config = Experiment().override({"data.train": train and Path(train), "data.name": name, "stage": "finetune"})
     assert experiment_name(SETTINGS, config, {}) == f"everest/{dataset}/finetune"
-    assert experiment_name(SETTINGS, config, {"everest.trial": "masking/3"}) == f"everest/{dataset}/sweeps"
+    assert experiment_name(SETTINGS, config, {"everest.experiment": "ucf101/sweeps"}) == "everest/ucf101/sweeps"
 
 
 def test_a_name_says_share_length_and_origin() -> None:
