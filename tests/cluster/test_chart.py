@@ -1,51 +1,28 @@
-"""The platform's chart, linted, refused, installed, tested, upgraded, rolled back and uninstalled on a real cluster."""
+"""The platform's chart, installed, tested, used, upgraded, rolled back and uninstalled on a real cluster."""
 
-import json
-import os
 import re
-import shutil
-import signal
 import subprocess
 import sys
-from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import requests
 import yaml
 
-from orchestration.rights import rules
-from tests.cluster.platform import ROOT, Done, Platform, host_folders
+from tests.cluster.platform import ROOT, Platform
+from tests.cluster.release import NAME, Release, host_pod, host_values, run, settings_of, ui, volume
 from tests.cluster.runs import tiny
-from tests.services import free_port, until
-
-CHART = ROOT / "helm/everest"
-SCENARIOS = sorted(CHART.glob("ci/*.yaml"))
-
-
-@pytest.fixture(scope="module")
-def helm() -> str:
-    return shutil.which("helm") or pytest.skip("no helm")
+from tests.helm.chart import SCENARIOS, render
+from tests.helm.test_network_policies import JOB
+from tests.services import until
 
 
 @pytest.mark.parametrize("values", SCENARIOS, ids=lambda file: file.stem)
-def test_every_scenario_is_strictly_linted_and_accepted_under_the_restricted_standard(
-    platform: Platform, restricted: str, helm: str, tmp_path: Path, values: Path
+def test_every_scenario_is_accepted_under_the_restricted_standard(
+    platform: Platform, restricted: str, tmp_path: Path, values: Path
 ) -> None:
-    assert run(helm, "lint", "--strict", CHART, "--values", values).code == 0
-    made = run(helm, "template", "everest", CHART, "--values", values, "--namespace", platform.namespace)
-    assert made.code == 0, made.err
-    objects = [each for each in yaml.safe_load_all(made.out) if each]
-    for each in objects:
-        template = each.get("spec", {}).get("template")
-        pod = template or (each if each["kind"] == "Pod" else None)
-        if pod:
-            assert_restricted(pod["spec"])
-    (tmp_path / "all.yaml").write_text(made.out.replace(f"namespace: {platform.namespace}", f"namespace: {restricted}"))
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(render(values, namespace=restricted)))
     done = run("kubectl", "--namespace", restricted, "apply", "--dry-run=server", "-f", tmp_path / "all.yaml")
     assert done.code == 0, done.err
     assert "violate" not in done.err
@@ -68,89 +45,14 @@ def restricted(platform: Platform) -> Iterator[str]:
     platform.kubectl("delete", "namespace", name, "--wait=false")
 
 
-def test_a_sweeps_controller_may_do_the_same_under_the_charts_account_as_under_its_own(helm: str) -> None:
-    made = run(helm, "template", "everest", CHART, "--values", SCENARIOS[0])
-    (role,) = [
-        each for each in yaml.safe_load_all(made.out)
-        if each and each["kind"] == "Role" and each["metadata"]["name"] == "everest-sweep"
-    ]  # fmt: skip
-
-    def single(rules: list[dict[str, list[str]]]) -> set[tuple[str, str, str]]:
-        return {
-            (group, resource, verb)
-            for rule in rules for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]
-        }  # fmt: skip
-
-    assert single(role["rules"]) == single(rules())
-
-
-def assert_restricted(spec: dict[str, Any]) -> None:
-    assert spec["automountServiceAccountToken"] is False
-    for container in spec["containers"]:
-        assert container["resources"]["requests"]
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        (["mlflow.replica=3"], "at '/mlflow': additional properties 'replica' not allowed"),
-        (["postgresql.size=ten"], "at '/postgresql/size'"),
-        (["postgresql.enabled=false", "s3.secret=s3"], "postgresql.external.secret must name a Secret"),
-        ([], "s3.secret must name a Secret"),
-    ],
-)
-def test_values_that_cannot_be_are_one_line(helm: str, values: list[str], said: str) -> None:
-    done = run(helm, "template", "everest", CHART, *(word for value in values for word in ("--set", value)))
-    assert done.code == 1
-    assert said in done.err
-
-
-def run(*command: object, timeout: float = 300) -> Done:
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
-@dataclass
-class Release:
-    platform: Platform  # with the settings that the chart's notes name
-    helm: str
-    values: Path
-
-    @property
-    def namespace(self) -> str:
-        return self.platform.namespace
-
-    def make(self, *arguments: str) -> None:
-        done = run("make", *arguments, f"RELEASE={NAME}", f"NAMESPACE={self.namespace}", timeout=400)
-        assert done.code == 0, done.err
-
-    def install(self, *arguments: str) -> None:
-        self.make("install", f"ARGS=--values {self.values} --timeout 5m {' '.join(arguments)}")
-
-    def __call__(self, *arguments: str) -> str:
-        done = run(self.helm, *arguments, "--namespace", self.namespace)
-        assert done.code == 0, done.err
-        return done.out
-
-    def secret(self, name: str) -> dict[str, str]:
-        found = json.loads(self.platform.kubectl("get", "secret", name, "-o", "json"))["data"]
-        return {key: b64decode(value).decode() for key, value in found.items()}
-
-
-NAME = "ev"
-
-
 @pytest.fixture(scope="module")
-def release(platform: Platform, helm: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+def release(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """Installed by `make install`, with generated secrets, and this machine's programs in the pods."""
     folder, namespace = tmp_path_factory.mktemp("chart"), f"{platform.namespace}-chart"
     values = folder / "values.yaml"
     values.write_text(yaml.safe_dump(host_values()))
     environment = {**platform.environment, "EVEREST_NAMESPACE": namespace}
-    made = Release(Platform(environment, namespace, platform.mlflow, "everest"), helm, values)
+    made = Release(Platform(environment, namespace, platform.mlflow, "everest"), values)
     volumes = [volume(folder, namespace, f"data-{NAME}-{what}-0") for what in ("postgresql", "s3")]
     (folder / "volumes.yaml").write_text(yaml.safe_dump_all(volumes))
     platform.kubectl("apply", "-f", folder / "volumes.yaml")
@@ -162,75 +64,6 @@ def release(platform: Platform, helm: str, tmp_path_factory: pytest.TempPathFact
     finally:
         platform.kubectl("delete", "namespace", namespace, "--ignore-not-found")
         platform.kubectl("delete", "-f", folder / "volumes.yaml")
-
-
-def host_values() -> dict[str, Any]:
-    cluster = Path(os.environ.get("CLUSTER_HOME", "/var/lib/testcluster"))
-    if not (cluster / "bin/versitygw").exists():
-        pytest.skip("not on the machine of the test cluster: its programs cannot be run in pods")
-    folders = {**host_folders(), "programs": cluster / "bin"}
-    (programs,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
-    image = os.environ.get("EVEREST_TEST_IMAGE", "localhost/host:1")
-    return {
-        "image": image,
-        "extraVolumes": [{"name": name, "hostPath": {"path": str(path)}} for name, path in folders.items()],
-        "extraVolumeMounts": [
-            {"name": name, "mountPath": str(path), "readOnly": True} for name, path in folders.items()
-        ],
-        "extraEnv": [{"name": "PATH", "value": f"{sys.prefix}/bin:/usr/bin:/bin"}],
-        "postgresql": {"image": image, "programs": str(programs), "size": "1Gi"},
-        "s3": {"server": {"enabled": True, "image": image, "command": [str(cluster / "bin/versitygw")], "size": "1Gi"}},
-        "mlflow": {"auth": {"enabled": True}, "workers": 1},
-    }
-
-
-def volume(folder: Path, namespace: str, claim: str) -> dict[str, Any]:
-    path = folder / claim
-    path.mkdir()
-    os.chown(path, 1000, 1000)
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": f"{namespace}-{claim}"},
-        "spec": {
-            "capacity": {"storage": "1Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "persistentVolumeReclaimPolicy": "Retain",
-            "claimRef": {"namespace": namespace, "name": claim},
-            "hostPath": {"path": str(path)},
-        },
-    }
-
-
-@contextmanager
-def ui(release: Release) -> Iterator[dict[str, str]]:
-    """`make ui`, and the addresses it says."""
-    ports = {name: free_port() for name in ("PORT", "SWEEPS_PORT", "S3_PORT", "DATABASE_PORT")}
-    words = [f"{name}={port}" for name, port in ports.items()]
-    command = ["make", "ui", *words, f"RELEASE={NAME}", f"NAMESPACE={release.namespace}"]
-    process = subprocess.Popen(
-        command, env=release.platform.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True
-    )
-    assert process.stdout
-    lines = list(iter(process.stdout.readline, "Ctrl-C ends it\n"))
-    addresses = dict(re.findall(r"^(\S+): (\S+)$", "".join(lines), re.M))
-    assert list(addresses) == ["MLflow", "optuna-dashboard", "S3", "PostgreSQL"]
-    yield addresses
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-
-
-def settings_of(release: Release, addresses: dict[str, str]) -> dict[str, str]:
-    """What the notes say belongs into .env, at this test's ports, and what the Secrets hold."""
-    named = dict(re.findall(r"^  (EVEREST_\w+)=(\S+)$", release("get", "notes", NAME), re.M))
-    here = {
-        "EVEREST_MLFLOW_URI": addresses["MLflow"],
-        "EVEREST_S3_ENDPOINT": addresses["S3"],
-        "EVEREST_STUDIES": f"postgresql://everest@{addresses['PostgreSQL']}/studies",
-    }
-    assert here.keys() <= named.keys()
-    secrets = [release.secret(f"{NAME}-{what}") for what in ("postgresql", "s3", "mlflow")]
-    return {**named, **here, **secrets[0], **secrets[1], **secrets[2], "MLFLOW_S3_ENDPOINT_URL": addresses["S3"]}
 
 
 def test_its_own_test_writes_and_reads_a_run_an_artifact_and_a_study(release: Release) -> None:
@@ -247,6 +80,32 @@ def test_mlflow_asks_who_one_is_and_what_it_is_called(release: Release) -> None:
     who = ("admin", release.secret(f"{NAME}-mlflow")["MLFLOW_TRACKING_PASSWORD"])
     assert requests.get(search, auth=who, timeout=20).status_code == 200
     assert requests.get(search, auth=who, headers={"Host": "evil.example.org"}, timeout=20).status_code == 403
+
+
+def test_where_the_network_keeps_policies_a_job_reaches_what_it_needs_and_strangers_nothing(release: Release) -> None:
+    services = {"mlflow": 5000, "s3": 7070, "postgresql": 5432, "dashboard": 8080}
+    doors = {name: (f"{NAME}-{name}", port) for name, port in services.items()}
+    if "postgresql" in reached(release, "stranger", {}, doors):
+        pytest.skip("the network of this cluster keeps no network policies")
+    assert reached(release, "stranger", {}, doors) == set()
+    assert reached(release, "job", JOB, doors) == {"mlflow", "s3"}
+
+
+def reached(release: Release, who: str, labels: dict[str, str], doors: dict[str, tuple[str, int]]) -> set[str]:
+    """Which of them a pod with these labels can connect to."""
+    program = (
+        "import json, socket, time\ntime.sleep(5)  # policies are told of a pod once it runs\n"
+        f"for name, door in {doors!r}.items():\n"
+        "    try: socket.create_connection(door, timeout=3).close()\n"
+        "    except OSError: continue\n"
+        "    print(name)\n"
+    )
+    release.platform.kubectl("apply", "-f", host_pod(release, f"probe-{who}", labels, ["python", "-c", program]))
+    done = "jsonpath={.status.phase}=Succeeded"
+    release.platform.kubectl("wait", f"pod/probe-{who}", f"--for={done}", "--timeout=90s")
+    said = release.platform.kubectl("logs", f"probe-{who}")
+    release.platform.kubectl("delete", "pod", f"probe-{who}", "--wait=false")
+    return set(said.split())
 
 
 def test_a_submitted_experiment_runs_against_it(release: Release) -> None:

@@ -107,6 +107,12 @@ securityContext:
 {{- if .Values.s3.endpoint }}{{ .Values.s3.endpoint }}{{ else if .Values.s3.server.enabled }}http://{{ .Release.Name }}-s3:7070{{ end -}}
 {{- end }}
 
+{{- /* Of an S3 server outside. */ -}}
+{{- define "everest.s3Port" -}}
+{{- $address := urlParse (.Values.s3.endpoint | default "https://") -}}
+{{- regexFind ":[0-9]+$" $address.host | trimPrefix ":" | default (ternary "80" "443" (eq $address.scheme "http")) -}}
+{{- end }}
+
 {{- define "everest.s3" -}}
 {{- range list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
 - name: {{ . }}

@@ -1,0 +1,67 @@
+"""The chart as it is for real use: PostgreSQL and S3 are somebody else's, named by Secrets."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+
+from tests.cluster.platform import HOST, S3_FOR_PODS, Platform
+from tests.cluster.release import NAME, Release, host_values
+from tests.helm.chart import CHART
+from tests.services import BUCKET, KEYS, postgres
+
+
+@pytest.fixture
+def release(platform: Platform, tmp_path: Path) -> Iterator[Release]:
+    namespace = f"{platform.namespace}-external"
+    with postgres(HOST) as mlflow:
+        addresses = {name: mlflow.replace("/mlflow", f"/{name}") for name in ("mlflow", "studies", "auth")}
+        with psycopg.connect(mlflow, autocommit=True) as connection:
+            for name in ("studies", "auth"):
+                connection.execute(f"create database {name}")
+        database = {"PGPASSWORD": "unused", **{f"{name.upper()}_URI": uri for name, uri in addresses.items()}}
+        who = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a-long-password"}
+        secrets = {
+            "s3": {name: platform.environment[name] for name in KEYS},
+            "database": database,
+            "mlflow": {**who, "MLFLOW_FLASK_SERVER_SECRET_KEY": "key"},
+        }
+        made = Release(Platform(platform.environment, namespace, platform.mlflow, ""), tmp_path / "values.yaml")
+        made.values.write_text(yaml.safe_dump(values(platform.prefix, int(mlflow.rpartition(":")[2].split("/")[0]))))
+        platform.kubectl("create", "namespace", namespace)
+        try:
+            for name, entries in secrets.items():
+                literals = [f"--from-literal={key}={value}" for key, value in entries.items()]
+                made.platform.kubectl("create", "secret", "generic", name, *literals)
+            yield made
+        finally:
+            platform.kubectl("delete", "namespace", namespace)
+
+
+def values(prefix: str, port: int) -> dict[str, object]:
+    scenario, ours = yaml.safe_load((CHART / "ci/external.yaml").read_text()), host_values()
+    return {
+        **{name: ours[name] for name in ("image", "extraVolumes", "extraVolumeMounts", "extraEnv")},
+        **scenario,
+        "s3": {**scenario["s3"], "endpoint": S3_FOR_PODS, "bucket": BUCKET, "prefix": f"{prefix}/external"},
+        "postgresql": {"enabled": False, "external": {"secret": "database", "port": port}},
+        "mlflow": {**scenario["mlflow"], "workers": 1},
+        "data": {"enabled": False},  # no volume here would bind it
+    }
+
+
+def test_it_runs_on_others_servers_migrates_their_databases_and_leaves_nothing(release: Release) -> None:
+    release.install()
+    assert release.platform.names("statefulsets") == []
+    assert set(release.platform.names("secrets")) >= {"s3", "database", "mlflow"}
+    ready = "jsonpath={.status.readyReplicas}"
+    assert release.platform.kubectl("get", "deployment", f"{NAME}-mlflow", "-o", ready) == "2"
+    assert "Succeeded" in release("test", NAME)
+    release.install("--set", "dashboard.enabled=false")  # migrates first
+    assert "Succeeded" in release("test", NAME)
+    assert not [name for name in release.platform.names("deployments") if "dashboard" in name]
+    release("uninstall", NAME, "--wait")
+    assert set(release.platform.names("secrets")) == {"s3", "database", "mlflow"}
+    assert release.platform.names("persistentvolumeclaims") == []

@@ -1,0 +1,33 @@
+"""The chart as helm renders it, without a cluster."""
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster.platform import ROOT, Done
+
+CHART = ROOT / "helm/everest"
+SCENARIOS = sorted(CHART.glob("ci/*.yaml"))
+
+
+def helm(*words: object) -> Done:
+    """Skips where there is no helm."""
+    program = shutil.which("helm") or pytest.skip("no helm")
+    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, cwd=ROOT)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def render(values: Path, *more: str, release: str = "everest", namespace: str = "default") -> list[dict[str, Any]]:
+    """Every object of a scenario."""
+    done = helm("template", release, CHART, "--namespace", namespace, "--values", values, *more)
+    assert done.code == 0, done.err
+    return [each for each in yaml.safe_load_all(done.out) if each]
+
+
+def pod_of(each: dict[str, Any]) -> dict[str, Any] | None:
+    """The pod, or the template of one, that an object holds."""
+    return each if each["kind"] == "Pod" else each.get("spec", {}).get("template")
