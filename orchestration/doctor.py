@@ -162,14 +162,15 @@ def _mlflow(settings: PlatformSettings) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from orchestration.tracking import connect
+    from orchestration.tracking import connect, passes
 
     connect(settings)
     try:
         mlflow.MlflowClient().search_experiments(max_results=1)
     except MlflowException as error:
+        said = "does not answer; make ui forwards the chart's" if passes(error) else one_line(error)[:200]
         raise EverestError(
-            f"MLflow at {settings.tracking_uri}: {one_line(error)[:200]} (EVEREST_MLFLOW_URI, MLFLOW_TRACKING_…)"
+            f"MLflow at {settings.tracking_uri}: {said} (EVEREST_MLFLOW_URI, MLFLOW_TRACKING_…)"
         ) from None
     if not settings.mlflow_uri:
         return f"{settings.tracking_uri} (EVEREST_MLFLOW_URI names no server)"

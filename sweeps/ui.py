@@ -137,7 +137,8 @@ def _answers(name: str, port: int) -> bool:
     if name == _DATABASE:
         return _listens(port)
     try:
-        with urlopen(f"http://{_HOST}:{port}", timeout=5):
+        with urlopen(f"http://{_HOST}:{port}", timeout=5) as answer:
+            answer.read()
             return True
     except HTTPError:
         return True

@@ -144,9 +144,10 @@ def test_a_small_sweep_runs_against_it_under_its_account(release: Release, tmp_p
     assert "sweep-charted" not in release.platform.names("roles") + release.platform.names("serviceaccounts")
 
     def ended() -> bool:
-        path = "jsonpath={.status.conditions[*].type}"
+        path = "jsonpath={.status.conditions[*].type} {.status.failed}"
         conditions = release.platform.kubectl("get", "job", "sweep-charted", "-o", path)
-        assert "Failed" not in conditions, release.platform.kubectl("logs", "job/sweep-charted")
+        if "Failed" in conditions or conditions[-1].isdigit():
+            pytest.fail(release.platform.kubectl("logs", "--selector=job-name=sweep-charted", "--prefix"))
         return "Complete" in conditions
 
     until(ended, "the sweep", 300, every=1)
