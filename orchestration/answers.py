@@ -16,6 +16,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Forbidden(EverestError):
+    """The cluster does not let one."""
+
+
 def answered(call: Callable[P, T]) -> Callable[P, T]:
     """Errors of a call to the cluster become EverestErrors."""
 
@@ -58,6 +62,6 @@ def _api_said(error: ApiException) -> EverestError:
     if error.status == 401:
         return EverestError("the cluster does not know who you are; renew the login of this kubeconfig context")
     if error.status == 403:
-        return EverestError(f"the cluster does not allow it: {message}")
+        return Forbidden(f"the cluster does not allow it: {message}")
     kind = Unreachable if error.status >= 500 or error.status == 429 else EverestError
     return kind(f"the cluster refuses ({error.status}): {message or error.reason}")

@@ -98,7 +98,12 @@ def _rights(cluster: "Cluster") -> str:
 
 
 def _gpus(cluster: "Cluster", settings: PlatformSettings) -> str:
-    found = cluster.gpus()
+    from orchestration.answers import Forbidden
+
+    try:
+        found = cluster.gpus()
+    except Forbidden:
+        raise _Unset("one may not see what nodes have (the chart's accounts.seeNodes allows it)") from None
     most = max(found.values(), default=0)
     if most < settings.gpus:
         raise EverestError(
@@ -109,14 +114,18 @@ def _gpus(cluster: "Cluster", settings: PlatformSettings) -> str:
 
 
 def _image(cluster: "Cluster", settings: PlatformSettings, pull: bool) -> str:
+    from orchestration.answers import Forbidden
+
     if pull:
         try:
             return f"{settings.image} is pulled on {cluster.pull()}"
+        except Forbidden:
+            raise
         except EverestError as error:
             raise EverestError(f"{settings.image} (EVEREST_IMAGE) cannot be pulled: {error}") from None
     try:
         nodes = cluster.nodes_with_image()
-    except EverestError:
+    except Forbidden:
         nodes = []
     if not nodes:
         raise _Unset(f"whether nodes can pull {settings.image} (EVEREST_IMAGE) is tried by everest doctor --pull")

@@ -93,3 +93,12 @@ class Platform:
             check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
+
+
+def kubeconfig_of(platform: Platform, token: str, file: Path) -> str:
+    """The platform's cluster for somebody else; the file's name."""
+    config = yaml.safe_load(Path(platform.environment["KUBECONFIG"]).read_text())
+    for entry in config["users"]:
+        entry["user"] = {"token": token}
+    file.write_text(yaml.safe_dump(config))
+    return str(file)

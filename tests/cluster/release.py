@@ -9,13 +9,13 @@ import sys
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cluster.platform import ROOT, Done, Platform, host_folders
+from tests.cluster.platform import ROOT, Done, Platform, host_folders, kubeconfig_of
 from tests.helm.chart import helm
 from tests.services import free_port
 
@@ -31,12 +31,12 @@ def run(*command: object, timeout: float = 300) -> Done:
 
 @dataclass
 class Release:
-    platform: Platform  # with the settings that the chart's notes name
+    admin: Platform  # who installs it
     values: Path
 
     @property
     def namespace(self) -> str:
-        return self.platform.namespace
+        return self.admin.namespace
 
     def make(self, *arguments: str) -> None:
         done = run("make", *arguments, f"RELEASE={NAME}", f"NAMESPACE={self.namespace}", timeout=400)
@@ -51,7 +51,7 @@ class Release:
         return done.out
 
     def secret(self, name: str) -> dict[str, str]:
-        found = json.loads(self.platform.kubectl("get", "secret", name, "-o", "json"))["data"]
+        found = json.loads(self.admin.kubectl("get", "secret", name, "-o", "json"))["data"]
         return {key: b64decode(value).decode() for key, value in found.items()}
 
 
@@ -111,39 +111,40 @@ def volume(folder: Path, namespace: str, claim: str) -> dict[str, Any]:
     }
 
 
+def submitter(release: Release, file: Path) -> Platform:
+    """Who may submit and no more, with the notes' lines for .env, and what their loop reads from the Secrets."""
+    notes = release("get", "notes", NAME)
+    named = dict(re.findall(r"^  (EVEREST_\w+)=(\S+)$", notes, re.M))
+    (loop,) = re.findall(r"^  for secret in .*^  done$", notes, re.M | re.S)
+    clean = {name: os.environ[name] for name in ("PATH", "KUBECONFIG")}
+    done = subprocess.run(["sh", "-c", f"{loop}\nenv"], env=clean, capture_output=True, text=True, check=True)
+    secrets = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert {"PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} <= secrets.keys()
+    token = release.admin.kubectl("create", "token", f"{NAME}-submitter", "--duration=1h").strip()
+    own = {"KUBECONFIG": kubeconfig_of(release.admin, token, file)}
+    return replace(release.admin, environment={**release.admin.environment, **named, **secrets, **own})
+
+
 @contextmanager
-def ui(release: Release) -> Iterator[dict[str, str]]:
-    """`make ui`, and the addresses it says."""
+def ui(user: Platform) -> Iterator[dict[str, str]]:
+    """`make ui`, and the addresses that it says, as settings."""
     ports = {name: free_port() for name in ("PORT", "SWEEPS_PORT", "S3_PORT", "DATABASE_PORT")}
     words = [f"{name}={port}" for name, port in ports.items()]
-    command = ["make", "ui", *words, f"RELEASE={NAME}", f"NAMESPACE={release.namespace}"]
+    command = ["make", "ui", *words, f"RELEASE={NAME}", f"NAMESPACE={user.namespace}"]
     process = subprocess.Popen(
-        command, env=release.platform.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True
+        command, env=user.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True
     )
     assert process.stdout
     lines = list(iter(process.stdout.readline, "Ctrl-C ends it\n"))
-    addresses = dict(re.findall(r"^(\S+): (\S+)$", "".join(lines), re.M))
-    assert list(addresses) == ["MLflow", "optuna-dashboard", "S3", "PostgreSQL"]
+    said = dict(re.findall(r"^(\S+): (\S+)$", "".join(lines), re.M))
+    assert list(said) == ["MLflow", "optuna-dashboard", "S3", "PostgreSQL"]
     try:
-        yield addresses
+        yield {
+            "EVEREST_MLFLOW_URI": said["MLflow"],
+            "EVEREST_S3_ENDPOINT": said["S3"],
+            "MLFLOW_S3_ENDPOINT_URL": said["S3"],
+            "EVEREST_STUDIES": f"postgresql://everest@{said['PostgreSQL']}/studies",
+        }
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.communicate(timeout=60)
-
-
-def settings_of(release: Release, addresses: dict[str, str]) -> dict[str, str]:
-    """What the notes say belongs into .env, at this test's ports, and what their last lines read from the Secrets."""
-    notes = release("get", "notes", NAME)
-    named = dict(re.findall(r"^  (EVEREST_\w+)=(\S+)$", notes, re.M))
-    here = {
-        "EVEREST_MLFLOW_URI": addresses["MLflow"],
-        "EVEREST_S3_ENDPOINT": addresses["S3"],
-        "EVEREST_STUDIES": f"postgresql://everest@{addresses['PostgreSQL']}/studies",
-    }
-    assert here.keys() <= named.keys()
-    (lines,) = re.findall(r"^  for secret in .*^  done$", notes, re.M | re.S)
-    clean = {name: os.environ[name] for name in ("PATH", "KUBECONFIG")}
-    done = subprocess.run(["sh", "-c", f"{lines}\nenv"], env=clean, capture_output=True, text=True, check=True)
-    secrets = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    assert {"PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} <= secrets.keys()
-    return {**named, **here, **secrets, "MLFLOW_S3_ENDPOINT_URL": addresses["S3"]}

@@ -11,7 +11,7 @@ import requests
 import yaml
 
 from tests.cluster.platform import ROOT, Platform
-from tests.cluster.release import NAME, Release, host_pod, host_values, run, settings_of, ui, volume
+from tests.cluster.release import NAME, Release, host_pod, host_values, run, submitter, ui, volume
 from tests.cluster.runs import tiny
 from tests.helm.chart import SCENARIOS, render
 from tests.helm.test_network_policies import JOB
@@ -58,23 +58,30 @@ def release(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ite
     platform.kubectl("apply", "-f", folder / "volumes.yaml")
     try:
         made.install()
-        with ui(made) as addresses:
-            made.platform.environment |= settings_of(made, addresses)
-            yield made
+        yield made
     finally:
         platform.kubectl("delete", "namespace", namespace, "--ignore-not-found")
         platform.kubectl("delete", "-f", folder / "volumes.yaml")
 
 
+@pytest.fixture(scope="module")
+def user(release: Release) -> Iterator[Platform]:
+    """Somebody who may submit and no more, while `make ui` runs."""
+    made = submitter(release, release.values.with_name("submitter"))
+    with ui(made) as addresses:
+        made.environment |= addresses
+        yield made
+
+
 def test_its_own_test_writes_and_reads_a_run_an_artifact_and_a_study(release: Release) -> None:
     assert "Succeeded" in release("test", NAME)
-    said = release.platform.kubectl("logs", f"{NAME}-check")
+    said = release.admin.kubectl("logs", f"{NAME}-check")
     assert "S3 its artifact" in said
     assert "the database has the study" in said
 
 
-def test_mlflow_asks_who_one_is_and_what_it_is_called(release: Release) -> None:
-    address = release.platform.environment["EVEREST_MLFLOW_URI"]
+def test_mlflow_asks_who_one_is_and_what_it_is_called(release: Release, user: Platform) -> None:
+    address = user.environment["EVEREST_MLFLOW_URI"]
     search = f"{address}/api/2.0/mlflow/experiments/search?max_results=1"
     assert requests.get(search, timeout=20).status_code == 401
     who = ("admin", release.secret(f"{NAME}-mlflow")["MLFLOW_TRACKING_PASSWORD"])
@@ -100,26 +107,30 @@ def reached(release: Release, who: str, labels: dict[str, str], doors: dict[str,
         "    except OSError: continue\n"
         "    print(name)\n"
     )
-    release.platform.kubectl("apply", "-f", host_pod(release, f"probe-{who}", labels, ["python", "-c", program]))
+    release.admin.kubectl("apply", "-f", host_pod(release, f"probe-{who}", labels, ["python", "-c", program]))
     done = "jsonpath={.status.phase}=Succeeded"
-    release.platform.kubectl("wait", f"pod/probe-{who}", f"--for={done}", "--timeout=90s")
-    said = release.platform.kubectl("logs", f"probe-{who}")
-    release.platform.kubectl("delete", "pod", f"probe-{who}", "--wait=false")
+    release.admin.kubectl("wait", f"pod/probe-{who}", f"--for={done}", "--timeout=90s")
+    said = release.admin.kubectl("logs", f"probe-{who}")
+    release.admin.kubectl("delete", "pod", f"probe-{who}", "--wait=false")
     return set(said.split())
 
 
-def test_a_submitted_experiment_runs_against_it(release: Release) -> None:
-    done = release.platform.jobs("submit", "demo-finetune", "--name", "first", *tiny(10), "--gpus", "2", "--wait")
-    assert done.code == 0, done.err + release.platform.jobs("logs", "first").out
-    listed = release.platform.jobs("list")
+def test_who_may_submit_runs_an_experiment_against_it_and_registers_it(user: Platform) -> None:
+    done = user.jobs("submit", "demo-finetune", "--name", "first", *tiny(10), "--gpus", "2", "--wait")
+    assert done.code == 0, done.err + user.jobs("logs", "first").out
+    listed = user.jobs("list")
     assert re.search(r"^first +succeeded +\w+ +10 +\d", listed.out, re.M), listed.out + listed.err
-    registered = release.platform.jobs("register", "first")
+    registered = user.jobs("register", "first")
     assert (registered.code, registered.out) == (0, "models:/first@candidate\n"), registered.err
-    assert release.platform.everest("doctor").code == 0
+    examined = user.everest("doctor")
+    assert examined.code == 0, examined.out
+    assert re.search("^-   GPUs +one may not see", examined.out, re.M)
 
 
-def test_a_small_sweep_runs_against_it_under_its_account(release: Release, tmp_path: Path) -> None:
-    environment = {**release.platform.environment, "EVEREST_GPUS": "1"}
+def test_who_may_submit_runs_a_small_sweep_against_it_under_the_charts_account(
+    release: Release, user: Platform, tmp_path: Path
+) -> None:
+    environment = {**user.environment, "EVEREST_GPUS": "1"}
     fixed = dict(zip(*[iter(word.removeprefix("--") for word in tiny(10))] * 2, strict=True))
     space = {
         "finetune": {
@@ -141,13 +152,13 @@ def test_a_small_sweep_runs_against_it_under_its_account(release: Release, tmp_p
         return done.stdout
 
     said("launch", tmp_path / "charted.yaml", "--in-cluster", "--parallel", 2)
-    assert "sweep-charted" not in release.platform.names("roles") + release.platform.names("serviceaccounts")
+    assert "sweep-charted" not in release.admin.names("roles") + release.admin.names("serviceaccounts")
 
     def ended() -> bool:
         path = "jsonpath={.status.conditions[*].type} {.status.failed}"
-        conditions = release.platform.kubectl("get", "job", "sweep-charted", "-o", path)
+        conditions = release.admin.kubectl("get", "job", "sweep-charted", "-o", path)
         if "Failed" in conditions or conditions[-1].isdigit():
-            pytest.fail(release.platform.kubectl("logs", "--selector=job-name=sweep-charted", "--prefix"))
+            pytest.fail(release.admin.kubectl("logs", "--selector=job-name=sweep-charted", "--prefix"))
         return "Complete" in conditions
 
     until(ended, "the sweep", 300, every=1)
@@ -159,19 +170,19 @@ def test_an_upgrade_and_a_rollback_keep_what_was_written(release: Release) -> No
     release.install("--set", "dashboard.replicas=2")
     release("rollback", NAME, "1", "--wait")
     assert [release.secret(f"{NAME}-{what}") for what in ("postgresql", "s3", "mlflow")] == before
-    until(lambda: sum("dashboard" in name for name in release.platform.names("pods")) == 1, "the dashboard of before")
+    until(lambda: sum("dashboard" in name for name in release.admin.names("pods")) == 1, "the dashboard of before")
     assert "Succeeded" in release("test", NAME)
 
 
 def test_uninstalling_keeps_volumes_and_their_secrets_and_a_new_install_finds_them(release: Release) -> None:
-    claims = release.platform.names("persistentvolumeclaims")
+    claims = release.admin.names("persistentvolumeclaims")
     release("uninstall", NAME, "--wait")
-    assert release.platform.names("persistentvolumeclaims") == claims
-    assert {f"{NAME}-{what}" for what in ("postgresql", "s3", "mlflow")} <= set(release.platform.names("secrets"))
+    assert release.admin.names("persistentvolumeclaims") == claims
+    assert {f"{NAME}-{what}" for what in ("postgresql", "s3", "mlflow")} <= set(release.admin.names("secrets"))
     for kind in ("deployments", "statefulsets", "services", "networkpolicies", "roles", "configmaps"):
-        assert not [name for name in release.platform.names(kind) if name.startswith(f"{NAME}-")], kind
+        assert not [name for name in release.admin.names(kind) if name.startswith(f"{NAME}-")], kind
     release.install()
-    with ui(release) as addresses:
+    with ui(submitter(release, release.values.with_name("again"))) as addresses:
         who = ("admin", release.secret(f"{NAME}-mlflow")["MLFLOW_TRACKING_PASSWORD"])
-        model = f"{addresses['MLflow']}/api/2.0/mlflow/registered-models/get?name=first"
+        model = f"{addresses['EVEREST_MLFLOW_URI']}/api/2.0/mlflow/registered-models/get?name=first"
         assert requests.get(model, auth=who, timeout=20).json()["registered_model"]["name"] == "first"

@@ -34,7 +34,7 @@ def release(platform: Platform, tmp_path: Path) -> Iterator[Release]:
         try:
             for name, entries in secrets.items():
                 literals = [f"--from-literal={key}={value}" for key, value in entries.items()]
-                made.platform.kubectl("create", "secret", "generic", name, *literals)
+                made.admin.kubectl("create", "secret", "generic", name, *literals)
             yield made
         finally:
             platform.kubectl("delete", "namespace", namespace)
@@ -54,14 +54,14 @@ def values(prefix: str, port: int) -> dict[str, object]:
 
 def test_it_runs_on_others_servers_migrates_their_databases_and_leaves_nothing(release: Release) -> None:
     release.install()
-    assert release.platform.names("statefulsets") == []
-    assert set(release.platform.names("secrets")) >= {"s3", "database", "mlflow"}
+    assert release.admin.names("statefulsets") == []
+    assert set(release.admin.names("secrets")) >= {"s3", "database", "mlflow"}
     ready = "jsonpath={.status.readyReplicas}"
-    assert release.platform.kubectl("get", "deployment", f"{NAME}-mlflow", "-o", ready) == "2"
+    assert release.admin.kubectl("get", "deployment", f"{NAME}-mlflow", "-o", ready) == "2"
     assert "Succeeded" in release("test", NAME)
     release.install("--set", "dashboard.enabled=false")  # migrates first
     assert "Succeeded" in release("test", NAME)
-    assert not [name for name in release.platform.names("deployments") if "dashboard" in name]
+    assert not [name for name in release.admin.names("deployments") if "dashboard" in name]
     release("uninstall", NAME, "--wait")
-    assert set(release.platform.names("secrets")) == {"s3", "database", "mlflow"}
-    assert release.platform.names("persistentvolumeclaims") == []
+    assert set(release.admin.names("secrets")) == {"s3", "database", "mlflow"}
+    assert release.admin.names("persistentvolumeclaims") == []

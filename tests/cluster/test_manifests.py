@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.cluster.platform import Platform
+from tests.cluster.platform import Platform, kubeconfig_of
 from tests.orchestration.test_manifest import CASES, GOLDEN
 
 
@@ -67,24 +67,15 @@ def test_jobs_of_two_pods_get_no_container_that_the_standard_refuses(platform: P
     assert platform.jobs("cancel", "strict", "--namespace", restricted).code == 0
 
 
-def kubeconfig(platform: Platform, file: Path, **user: str) -> str:
-    """The platform's cluster for somebody else."""
-    config = yaml.safe_load(Path(platform.environment["KUBECONFIG"]).read_text())
-    for entry in config["users"]:
-        entry["user"] = user
-    file.write_text(yaml.safe_dump(config))
-    return str(file)
-
-
 def test_who_may_not_is_told_so_in_a_line(platform: Platform, tmp_path: Path) -> None:
     token = platform.kubectl("create", "token", "default").strip()
-    allowed_nothing = kubeconfig(platform, tmp_path / "nothing", token=token)
+    allowed_nothing = kubeconfig_of(platform, token, tmp_path / "nothing")
     for command in (["submit", "demo-pretrain"], ["list"], ["status", "x"], ["logs", "x"], ["cancel", "x"]):
         done = platform.jobs(*command, KUBECONFIG=allowed_nothing)
         assert done.code == 1
         assert done.err.startswith("everest-jobs: the cluster does not allow it: pytorchjobs.kubeflow.org ")
         assert done.err.count("\n") == 1
-    stranger = platform.jobs("list", KUBECONFIG=kubeconfig(platform, tmp_path / "stranger", token="expired"))
+    stranger = platform.jobs("list", KUBECONFIG=kubeconfig_of(platform, "expired", tmp_path / "stranger"))
     assert (stranger.code, stranger.err.count("\n")) == (1, 1)
     assert "does not know who you are; renew the login" in stranger.err
 
