@@ -78,6 +78,7 @@ image: ## the image of jobs (TARGET=platform: of MLflow), by docker, podman or b
 	done; echo "neither docker, podman nor buildah answers here" >&2; exit 2
 
 install: ## MLflow, PostgreSQL, optuna-dashboard into a cluster; RELEASE=everest NAMESPACE=everest ARGS="--values mine.yaml"
+	@command -v helm >/dev/null || { echo "helm (3 or newer) is needed, and is not on this machine" >&2; exit 2; }
 	helm upgrade --install $(RELEASE) helm/everest --namespace $(NAMESPACE) --create-namespace --wait --timeout 10m $(ARGS)
 RELEASE ?= everest
 NAMESPACE ?= everest

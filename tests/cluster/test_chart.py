@@ -174,15 +174,20 @@ def test_an_upgrade_and_a_rollback_keep_what_was_written(release: Release) -> No
     assert "Succeeded" in release("test", NAME)
 
 
-def test_uninstalling_keeps_volumes_and_their_secrets_and_a_new_install_finds_them(release: Release) -> None:
+def test_uninstalling_keeps_volumes_and_their_secrets_for_a_new_install_unless_told_otherwise(release: Release) -> None:
     claims = release.admin.names("persistentvolumeclaims")
+    secrets = {f"{NAME}-{what}" for what in ("postgresql", "s3", "mlflow")}
     release("uninstall", NAME, "--wait")
     assert release.admin.names("persistentvolumeclaims") == claims
-    assert {f"{NAME}-{what}" for what in ("postgresql", "s3", "mlflow")} <= set(release.admin.names("secrets"))
+    assert secrets <= set(release.admin.names("secrets"))
     for kind in ("deployments", "statefulsets", "services", "networkpolicies", "roles", "configmaps"):
         assert not [name for name in release.admin.names(kind) if name.startswith(f"{NAME}-")], kind
-    release.install()
+
+    release.install("--set", "postgresql.keep=false,s3.server.keep=false")
     with ui(submitter(release, release.values.with_name("again"))) as addresses:
         who = ("admin", release.secret(f"{NAME}-mlflow")["MLFLOW_TRACKING_PASSWORD"])
         model = f"{addresses['EVEREST_MLFLOW_URI']}/api/2.0/mlflow/registered-models/get?name=first"
         assert requests.get(model, auth=who, timeout=20).json()["registered_model"]["name"] == "first"
+    release("uninstall", NAME, "--wait")
+    until(lambda: not release.admin.names("persistentvolumeclaims"), "the volumes to go")
+    assert not secrets & set(release.admin.names("secrets"))
