@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -266,8 +267,8 @@ class Experiment(Section):
         source = self.data.train
         if self.data.name or source is None:
             return self.data.name or "data"
-        folder = source.absolute()
-        return (folder.parent if source.suffix else folder).name or "data"
+        folder = Path(os.path.abspath(source))  # without asking this machine, which may not have it
+        return (folder.parent if folder.suffix in {".csv", ".txt", ".lst", ".list"} else folder).name or "data"
 
     @classmethod
     def load(cls, source: str | Path) -> Experiment:

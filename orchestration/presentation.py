@@ -61,7 +61,7 @@ def run_note(
         "length": f"{optim.steps} steps" if optim.steps else f"{optim.epochs} epochs",
         "commit": _code(tags.get(COMMIT)),
         "image": _code(tags.get(IMAGE)),
-        "checkpoints": _s3_link(tags[ADDRESS], settings) if ADDRESS in tags else None,
+        "checkpoints": _checkpoints(tags[ADDRESS], settings) if ADDRESS in tags else None,
         "job": _job(tags),
     }
     return "\n".join([f"{what} on **{config.dataset}**", "", *_table(rows)])
@@ -87,11 +87,11 @@ def _code(value: object) -> str | None:
     return f"`{value}`" if value else None
 
 
-def _s3_link(address: str, settings: PlatformSettings) -> str:
-    """To the server's own listing; of AWS, to its console."""
-    parts = urlsplit(address)
+def _checkpoints(address: str, settings: PlatformSettings) -> str | None:
+    """A link to AWS's console; other servers have no page that a browser could open."""
     if settings.s3_endpoint:
-        return f"[{address}]({settings.s3_endpoint}/{parts.netloc}?list-type=2&prefix={parts.path[1:]})"
+        return _code(address)
+    parts = urlsplit(address)
     console = f"https://s3.console.aws.amazon.com/s3/buckets/{parts.netloc}?prefix={parts.path[1:]}"
     return f"[{address}]({console})"
 

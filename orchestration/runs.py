@@ -51,9 +51,9 @@ class Runs:
 
     def _search(self, what: str, most: int) -> list[Any]:
         with self._asked():
-            experiments = self.client.search_experiments(
-                filter_string=f"name LIKE '{self.settings.mlflow_experiment}/%'"
-            )
+            ours = f"{self.settings.mlflow_experiment}/"
+            like = self.client.search_experiments(filter_string=f"name LIKE '{ours}%'")
+            experiments = [each for each in like if each.name.startswith(ours)]  # LIKE takes _ for any letter
             if not experiments:
                 return []
             return list(self.client.search_runs([each.experiment_id for each in experiments], what, max_results=most))

@@ -189,8 +189,7 @@ class Space(Part):
     def mlflow_experiment(self) -> str:
         """One for all of a sweep: of the data set that the last stage learns from, as long as that is not searched."""
         *_, (_, last) = self.stages()
-        fixed = {name: value for name, value in last.fixed.items() if name.startswith("data.")}
-        return f"{Experiment.load(last.recipe).override(fixed).dataset}/sweeps"
+        return f"{Experiment.load(last.recipe).override({**last.fixed, **last.short}).dataset}/sweeps"
 
     def changed(self, recipes: Mapping[str, str | None], fixed: Mapping[str, Any], **more: Any) -> "Space":
         """With other recipes and with settings fixed in every stage. Raises UsageError."""

@@ -58,6 +58,19 @@ def experiments(client: Any, before: str = "everest") -> list[str]:
     return [each.experiment_id for each in client.search_experiments() if each.name.startswith(f"{before}/")]
 
 
+def addresses_of(ui: "subprocess.Popen[str]") -> dict[str, str]:
+    """What ``make ui`` says of each server, once all answer."""
+    assert ui.stdout
+    found = {}
+    for line in ui.stdout:
+        if line == "Ctrl-C ends it\n":
+            return found
+        name, separator, address = line.strip().partition(": ")
+        if separator:
+            found[name] = address
+    raise AssertionError(f"make ui ended with {ui.wait()} before it was ready")
+
+
 def free_port() -> int:
     with socket.create_server(("", 0)) as server:
         return int(server.getsockname()[1])

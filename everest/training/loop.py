@@ -169,10 +169,9 @@ def train(training: Training, start: int) -> None:
     t.optimizer.zero_grad()
     if not start:
         t.draw(0)
-    since, clips = time.monotonic(), 0
-
     if start and t.validates_after(start):  # saved, but perhaps not validated any more
         t.run_validation(start)
+    since, clips = time.monotonic(), 0
     with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
         for step in range(start, t.steps):
             t.schedule.set(step)
@@ -212,8 +211,9 @@ def train(training: Training, start: int) -> None:
             if signum and done < t.steps:
                 raise Interrupted(f"stopped at step {done} of {t.steps}, saved; the same command continues", signum)
             if t.validates_after(done):
+                began = time.monotonic()
                 bar.show(t.run_validation(done))
-                since, clips = time.monotonic(), 0
+                since += time.monotonic() - began
 
 
 def _batches(loader: Iterable[Batch]) -> Iterator[Batch]:

@@ -19,7 +19,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.cluster.platform import ROOT
 from tests.integration.command import environment
-from tests.services import experiments, free_port
+from tests.services import addresses_of, experiments, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
 
@@ -78,9 +78,8 @@ def reviewed(work: Path) -> Iterator[Reviewed]:
         ["make", "ui", *words], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
-    assert server.stdout
     try:
-        assert list(iter(server.stdout.readline, "Ctrl-C ends it\n"))[-1].startswith("optuna-dashboard: ")
+        assert list(addresses_of(server)) == ["MLflow", "optuna-dashboard"]
         client = mlflow.MlflowClient(f"http://127.0.0.1:{ports[0]}")
         runs = {run.data.tags.get("everest.run"): run for run in client.search_runs(experiments(client))}
         yield Reviewed(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", client, runs)

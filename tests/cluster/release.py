@@ -17,7 +17,7 @@ import pytest
 
 from tests.cluster.platform import ROOT, Done, Platform, host_folders, kubeconfig_of
 from tests.helm.chart import helm
-from tests.services import free_port
+from tests.services import addresses_of, free_port
 
 NAME = "ev"
 
@@ -116,7 +116,7 @@ def submitter(release: Release, file: Path) -> Platform:
     notes = release("get", "notes", NAME)
     named = dict(re.findall(r"^  (EVEREST_\w+)=(\S+)$", notes, re.M))
     (loop,) = re.findall(r"^  for secret in .*^  done$", notes, re.M | re.S)
-    clean = {name: os.environ[name] for name in ("PATH", "KUBECONFIG")}
+    clean = {"HOME": str(file.parent), **{name: os.environ[name] for name in ("PATH", "KUBECONFIG")}}
     done = subprocess.run(["sh", "-c", f"{loop}\nenv"], env=clean, capture_output=True, text=True, check=True)
     secrets = dict(line.split("=", 1) for line in done.stdout.splitlines())
     assert {"PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD"} <= secrets.keys()
@@ -134,11 +134,9 @@ def ui(user: Platform) -> Iterator[dict[str, str]]:
     process = subprocess.Popen(
         command, env=user.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE, start_new_session=True
     )
-    assert process.stdout
-    lines = list(iter(process.stdout.readline, "Ctrl-C ends it\n"))
-    said = dict(re.findall(r"^(\S+): (\S+)$", "".join(lines), re.M))
-    assert list(said) == ["MLflow", "optuna-dashboard", "S3", "PostgreSQL"]
     try:
+        said = addresses_of(process)
+        assert list(said) == ["MLflow", "optuna-dashboard", "S3", "PostgreSQL"]
         yield {
             "EVEREST_MLFLOW_URI": said["MLflow"],
             "EVEREST_S3_ENDPOINT": said["S3"],

@@ -122,15 +122,17 @@ def test_s3_outside_is_reached_at_the_port_of_its_address(endpoint: str, port: i
 @pytest.mark.parametrize(
     ("value", "opened"),
     [
+        (None, set()),
         ("pages", {("mlflow", PAGES), ("dashboard", DASHBOARD)}),
         ("submitters", {("mlflow", PAGES), ("s3", S3), ("postgresql", DATABASE)}),
     ],
 )
-def test_who_is_named_reaches_pages_or_what_submitting_needs(value: str, opened: set[tuple[str, int]]) -> None:
-    objects = render(
-        CHART / "ci/trying-out.yaml",
-        "--set-json", f'networkPolicies.{value}=[{{"podSelector": {{"matchLabels": {{"app": "shop"}}}}}}]',
-    )  # fmt: skip
+def test_who_is_named_reaches_pages_or_what_submitting_needs_and_a_stranger_nothing(
+    value: str | None, opened: set[tuple[str, int]]
+) -> None:
+    peers = '[{"podSelector": {"matchLabels": {"app": "shop"}}}]'
+    named = ["--set-json", f"networkPolicies.{value}={peers}"] if value else []
+    objects = render(CHART / "ci/trying-out.yaml", *named)
     policies = [each for each in objects if each["kind"] == "NetworkPolicy"]
     labels = pods(objects)
     reached = {

@@ -65,6 +65,7 @@ def environment_of(each: dict[str, Any]) -> list[tuple[str, str]]:
         (["postgresql.size=ten"], "at '/postgresql/size'"),
         (["postgresql.enabled=false", "s3.secret=s3"], "postgresql.external.secret must name a Secret"),
         ([], "s3.secret must name a Secret"),
+        (["s3.server.enabled=true", "s3.endpoint=https://s3.example.org"], "s3.endpoint and s3.server.enabled"),
         (["s3.secret=s3", "mlflow.ingress.enabled=true"], "mlflow.ingress.host is not set"),
         (
             ["s3.secret=s3", "mlflow.ingress.enabled=true", "mlflow.ingress.host=mlflow.example.org"],

@@ -16,6 +16,8 @@ SETTINGS = PlatformSettings(s3_bucket="videos")
     [
         ("/data/ucf101/train.csv", None, "ucf101"),
         ("/data/kinetics", None, "kinetics"),
+        ("/data/kinetics.v2", None, "kinetics.v2"),
+        ("/data/x/../ucf101/train.txt", None, "ucf101"),
         ("/train.csv", None, "data"),
         ("/data/train.csv", "ssv2", "ssv2"),
         (None, None, "data"),
@@ -50,5 +52,5 @@ def test_a_description_links_checkpoints_and_says_how_to_ask_for_the_job() -> No
     assert "| job | `lab/mine`: `everest-jobs logs mine --namespace lab` |" in note
     assert "| result | train/loss **0.98** |\n| cost | 61.5 hours of a GPU or process |" in note
     own = run_note(config, tags, metrics, SETTINGS.model_copy(update={"s3_endpoint": "https://s3.example.org"}))
-    assert "(https://s3.example.org/videos?list-type=2&prefix=lab/mine/)" in own
+    assert "| checkpoints | `s3://videos/lab/mine/` |" in own
     assert "commit" not in note

@@ -104,13 +104,16 @@ securityContext:
 {{- end }}
 
 {{- define "everest.s3Endpoint" -}}
+{{- if and .Values.s3.endpoint .Values.s3.server.enabled }}{{ fail "s3.endpoint and s3.server.enabled: which one? Unset one of them" }}{{ end -}}
 {{- if .Values.s3.endpoint }}{{ .Values.s3.endpoint }}{{ else if .Values.s3.server.enabled }}http://{{ .Release.Name }}-s3:7070{{ end -}}
 {{- end }}
 
 {{- /* Of an S3 server outside. */ -}}
 {{- define "everest.s3Port" -}}
+{{- if .Values.s3.port }}{{ .Values.s3.port }}{{ else -}}
 {{- $address := urlParse (.Values.s3.endpoint | default "https://") -}}
 {{- regexFind ":[0-9]+$" $address.host | trimPrefix ":" | default (ternary "80" "443" (eq $address.scheme "http")) -}}
+{{- end -}}
 {{- end }}
 
 {{- define "everest.s3" -}}
