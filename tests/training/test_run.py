@@ -2,8 +2,9 @@
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from everest.export import load_model
 from everest.model.classifier import Classifier
 from everest.model.pixels import normalize
 from everest.protocols import NullTracker
+from everest.training import loop
 from everest.training.checkpoint import Checkpoints
 from everest.training.distributed import Process
 from everest.training.evaluate import evaluate
@@ -300,3 +302,25 @@ def test_pictures_along_the_way_change_no_weight(synthetic: Path, tmp_path: Path
         for every in (0, 1):
             start(tiny(stage, synthetic, **{"keep.picture_epochs": every}), tmp_path / f"{stage}-{every}")
         assert_same(weights(tmp_path / f"{stage}-0"), weights(tmp_path / f"{stage}-1"))
+
+
+def test_hours_are_those_of_every_step_and_of_no_validation(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = 0.0
+
+    def taking(seconds: float, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            nonlocal passed
+            passed += seconds
+            return call(*arguments)
+
+        return wrapped
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: passed))
+    monkeypatch.setattr(loop, "_forward_backward", taking(1.0, loop._forward_backward))
+    monkeypatch.setattr(loop.Training, "run_validation", taking(100.0, loop.Training.run_validation))
+    start(tiny("finetune", synthetic, **{"keep.log_steps": 5}), tmp_path)  # validates every 4 steps
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    hours = {line["step"]: line["cost/process_hours"] for line in lines if "cost/process_hours" in line}
+    assert hours == pytest.approx({5: 5 / 3600, 10: 10 / 3600, STEPS: STEPS / 3600})
