@@ -90,8 +90,7 @@ def register_folder(folder: Path, name: str, run: Run, address: str, metrics: Ma
         pip_requirements=["everest-video"],
     )
     datasets = _datasets(run)
-    tags = {_SHA256: digest, RUN: run.data.tags[RUN], ADDRESS: address, **datasets}
-    tags |= {_METRIC + key: f"{value:.6g}" for key, value in metrics.items()}
+    tags = {_SHA256: digest, RUN: run.data.tags[RUN], ADDRESS: address, **datasets, **_metric_tags(metrics)}
     made = mlflow.register_model(logged.model_uri, name, tags=tags)
     link = run_link(str(info.run_name), info.experiment_id, info.run_id)
     client.update_model_version(name, made.version, version_note(link, address, metrics, datasets))
@@ -153,7 +152,7 @@ def _register(
 ) -> Registered:
     client = mlflow.MlflowClient()
     measured = _measured(metrics)
-    tags = {_METRIC + key: f"{value:.6g}" for key, value in measured.items()}
+    tags = _metric_tags(measured)
     metric = _metric(promote_if, tags) if promote_if else None
     version = register_folder(folder, name, run, address, measured)
     holder = client.get_registered_model(name).aliases.get(alias)
@@ -174,6 +173,10 @@ def _register(
 
 def _measured(metrics: Mapping[str, float]) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if key.startswith(("val/", "test/"))}
+
+
+def _metric_tags(metrics: Mapping[str, float]) -> dict[str, str]:
+    return {_METRIC + key: f"{value:.6g}" for key, value in metrics.items()}
 
 
 def _metric(wanted: str, tags: Mapping[str, str]) -> str:
