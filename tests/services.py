@@ -1,6 +1,7 @@
 """Real servers that tests talk to, and a way to cut them off."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -65,9 +66,8 @@ def addresses_of(ui: "subprocess.Popen[str]") -> dict[str, str]:
     for line in ui.stdout:
         if line == "Ctrl-C ends it\n":
             return found
-        name, separator, address = line.strip().partition(": ")
-        if separator:
-            found[name] = address
+        if said := re.fullmatch(r"(\S+): (\S+)\n", line):
+            found[said[1]] = said[2]
     raise AssertionError(f"make ui ended with {ui.wait()} before it was ready")
 
 
