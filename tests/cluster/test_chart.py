@@ -60,8 +60,8 @@ def release(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ite
         made.install()
         yield made
     finally:
-        platform.kubectl("delete", "namespace", namespace, "--ignore-not-found")
-        platform.kubectl("delete", "-f", folder / "volumes.yaml")
+        platform.kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+        platform.kubectl("delete", "-f", folder / "volumes.yaml", "--wait=false")
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def release(platform: Platform, tmp_path: Path) -> Iterator[Release]:
                 made.admin.kubectl("create", "secret", "generic", name, *literals)
             yield made
         finally:
-            platform.kubectl("delete", "namespace", namespace)
+            platform.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
 def values(prefix: str, port: int) -> dict[str, object]:
