@@ -21,7 +21,7 @@ from tests.services import experiments, postgres, until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of themselves
 
-WILD, BAD = 1.0, 1e30  # learning rates: the loss is high and is pruned; it is not finite and the job fails by itself
+WILD, BAD = 1.0, 1e30  # learning rates: the loss is high, likely pruned; it is not finite, the job fails by itself
 WILD_IS_LAST = 34  # the seed of such a grid
 STEPS = 160
 
@@ -112,8 +112,8 @@ def test_six_trials_of_eight_ranks_survive_a_killed_controller_and_a_deleted_pod
     trials = sweep.trials("six")
     assert [trial.number for trial in trials] == list(range(6))
     ends = {trial.params["optim.lr"]: trial.state for trial in trials}
-    assert (ends.pop(BAD), ends.pop(WILD)) == (TrialState.FAIL, TrialState.PRUNED), said
-    assert set(ends.values()) <= {TrialState.COMPLETE, TrialState.PRUNED}, said
+    assert ends.pop(BAD) == TrialState.FAIL, said
+    assert set(ends.values()) == {TrialState.COMPLETE, TrialState.PRUNED}, said  # the last may end before it is seen
     assert len(sweep.trials("six", TrialState.COMPLETE)) >= 2
     (failed,) = sweep.trials("six", TrialState.FAIL)
     assert "the loss is not finite" in failed.user_attrs[REASON]
