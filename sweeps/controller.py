@@ -94,6 +94,7 @@ class Controller:
         self.spent = Spent(0, 0, 0)
         self._fault, self._faults = "", 0
         self._commit = commit()
+        self._tags = {STUDY: study.name, EXPERIMENT: study.space.mlflow_experiment}
         self._removals = Removals(launcher, every_s)
         self._asked_to_stop = self._measured = time.monotonic()
 
@@ -185,10 +186,7 @@ class Controller:
         if self._removals.under_way(job.name):  # an earlier job of that name; asked again in a moment
             return
         number = job.trials[0].number
-        study = self.study
-        tags = {
-            STUDY: study.name, TRIAL: f"{study.name}/{number}", EXPERIMENT: study.space.mlflow_experiment,
-        }  # fmt: skip
+        tags = {**self._tags, TRIAL: f"{self.study.name}/{number}"}
         try:
             self.launcher.submit(JobSpec(job.experiment, self._commit, uuid.uuid4().hex[:12], self.study.name, tags))
         except Unreachable as error:

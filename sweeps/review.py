@@ -37,6 +37,7 @@ class Review:
         self._client = mlflow.MlflowClient()
         self._outbox = Outbox(f"MLflow at {settings.tracking_uri}", passes)
         self._known: dict[str, str] = {}  # run ids
+        self._experiment_name = f"{settings.mlflow_experiment}/{study.space.mlflow_experiment}"
 
     def begun(self, number: int, values: Mapping[str, object]) -> None:
         self._add(lambda: self._begin(number, values))
@@ -127,8 +128,7 @@ class Review:
         return list(self._client.search_runs([self._experiment()], what, max_results=1))
 
     def _experiment(self) -> str:
-        name = f"{self.settings.mlflow_experiment}/{self.study.space.mlflow_experiment}"
-        return experiment_id(self._client, self.settings, name)
+        return experiment_id(self._client, self.settings, self._experiment_name)
 
     def _add(self, operation: Callable[[], Any]) -> None:
         self._outbox.add(lambda: unless_refused(operation, self.settings))

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,8 +77,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgres(host: str = "127.0.0.1") -> Iterator[str]:
-    """The address of a database in a server of its own, which does not run as root and trusts whoever reaches it."""
+def postgres(host: str = "127.0.0.1", more: Iterable[str] = ()) -> Iterator[str]:
+    """The address of the database mlflow, beside which there may be more, in a server of its own.
+
+    It does not run as root, and trusts whoever reaches it.
+    """
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     programs = found[-1] if found else Path(shutil.which("initdb") or "/nowhere").parent
     who: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
@@ -95,7 +98,8 @@ def postgres(host: str = "127.0.0.1") -> Iterator[str]:
         there = ["-h", host, "-p", str(port), "-U", "postgres"]
         ready = [programs / "pg_isready", *there]
         until(lambda: subprocess.run(ready, capture_output=True, check=False).returncode == 0, "PostgreSQL")
-        subprocess.run([programs / "createdb", *there, "mlflow"], check=True)
+        for name in ("mlflow", *more):
+            subprocess.run([programs / "createdb", *there, name], check=True)
         try:
             yield f"postgresql://postgres@{host}:{port}/mlflow"
         finally:

@@ -23,6 +23,13 @@ class Done(NamedTuple):
     err: str
 
 
+def run(*command: object, timeout: float = 300) -> Done:
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
 def host_folders() -> dict[str, Path]:
     """Of this machine, that pods run their programs from."""
     python = Path(sys.base_prefix)

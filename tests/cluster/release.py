@@ -15,18 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.platform import ROOT, Done, Platform, host_folders, kubeconfig_of
+from tests.cluster.platform import ROOT, Platform, host_folders, kubeconfig_of, run
 from tests.helm.chart import helm
 from tests.services import addresses_of, free_port
 
 NAME = "ev"
-
-
-def run(*command: object, timeout: float = 300) -> Done:
-    done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass
@@ -38,12 +31,10 @@ class Release:
     def namespace(self) -> str:
         return self.admin.namespace
 
-    def make(self, *arguments: str) -> None:
-        done = run("make", *arguments, f"RELEASE={NAME}", f"NAMESPACE={self.namespace}", timeout=400)
-        assert done.code == 0, done.err
-
     def install(self, *arguments: str) -> None:
-        self.make("install", f"ARGS=--values {self.values} --timeout 5m {' '.join(arguments)}")
+        words = f"ARGS=--values {self.values} --timeout 5m {' '.join(arguments)}"
+        done = run("make", "install", words, f"RELEASE={NAME}", f"NAMESPACE={self.namespace}", timeout=400)
+        assert done.code == 0, done.err
 
     def __call__(self, *arguments: str) -> str:
         done = helm(*arguments, "--namespace", self.namespace)

@@ -10,8 +10,8 @@ import pytest
 import requests
 import yaml
 
-from tests.cluster.platform import ROOT, Platform
-from tests.cluster.release import NAME, Release, host_pod, host_values, run, submitter, ui, volume
+from tests.cluster.platform import ROOT, Platform, run
+from tests.cluster.release import NAME, Release, host_pod, host_values, submitter, ui, volume
 from tests.cluster.runs import tiny
 from tests.helm.chart import SCENARIOS, render
 from tests.helm.test_network_policies import JOB

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 import yaml
 
@@ -16,12 +16,10 @@ from tests.services import BUCKET, KEYS, postgres
 @pytest.fixture
 def release(platform: Platform, tmp_path: Path) -> Iterator[Release]:
     namespace = f"{platform.namespace}-external"
-    with postgres(HOST) as mlflow:
-        addresses = {name: mlflow.replace("/mlflow", f"/{name}") for name in ("mlflow", "studies", "auth")}
-        with psycopg.connect(mlflow, autocommit=True) as connection:
-            for name in ("studies", "auth"):
-                connection.execute(f"create database {name}")
-        database = {"PGPASSWORD": "unused", **{f"{name.upper()}_URI": uri for name, uri in addresses.items()}}
+    with postgres(HOST, more=("studies", "auth")) as mlflow:
+        names = ("mlflow", "studies", "auth")
+        addresses = {f"{name.upper()}_URI": mlflow.replace("/mlflow", f"/{name}") for name in names}
+        database = {"PGPASSWORD": "unused", **addresses}
         who = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": "a-long-password"}
         secrets = {
             "s3": {name: platform.environment[name] for name in KEYS},
@@ -29,7 +27,7 @@ def release(platform: Platform, tmp_path: Path) -> Iterator[Release]:
             "mlflow": {**who, "MLFLOW_FLASK_SERVER_SECRET_KEY": "key"},
         }
         made = Release(Platform(platform.environment, namespace, platform.mlflow, ""), tmp_path / "values.yaml")
-        made.values.write_text(yaml.safe_dump(values(platform.prefix, int(mlflow.rpartition(":")[2].split("/")[0]))))
+        made.values.write_text(yaml.safe_dump(values(platform.prefix, urlsplit(mlflow).port)))
         platform.kubectl("create", "namespace", namespace)
         try:
             for name, entries in secrets.items():
@@ -40,7 +38,7 @@ def release(platform: Platform, tmp_path: Path) -> Iterator[Release]:
             platform.kubectl("delete", "namespace", namespace, "--wait=false")
 
 
-def values(prefix: str, port: int) -> dict[str, object]:
+def values(prefix: str, port: int | None) -> dict[str, object]:
     scenario, ours = yaml.safe_load((CHART / "ci/external.yaml").read_text()), host_values()
     return {
         **{name: ours[name] for name in ("image", "extraVolumes", "extraVolumeMounts", "extraEnv")},

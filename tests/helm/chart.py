@@ -1,14 +1,13 @@
 """The chart as helm renders it, without a cluster."""
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster.platform import ROOT, Done
+from tests.cluster.platform import ROOT, Done, run
 
 CHART = ROOT / "helm/everest"
 SCENARIOS = sorted(CHART.glob("ci/*.yaml"))
@@ -17,8 +16,7 @@ SCENARIOS = sorted(CHART.glob("ci/*.yaml"))
 def helm(*words: object) -> Done:
     """Skips where there is no helm."""
     program = shutil.which("helm") or pytest.skip("no helm")
-    done = subprocess.run([program, *map(str, words)], capture_output=True, text=True, check=False, cwd=ROOT)
-    return Done(done.returncode, done.stdout, done.stderr)
+    return run(program, *words)
 
 
 def render(values: Path, *more: str, release: str = "everest", namespace: str = "default") -> list[dict[str, Any]]:

@@ -25,12 +25,10 @@ def test_the_upgrade_hook_brings_the_first_schema_to_todays_and_keeps_what_is_in
     revision = "select version_num from alembic_version"
     new = f"sqlite:///{tmp_path}/new.db"
     mlflow.MlflowClient(new).search_experiments()
-    with postgres() as address:
-        others = {f"{name.upper()}_URI": address.replace("/mlflow", f"/{name}") for name in ("studies", "auth")}
+    names = ("studies", "auth")
+    with postgres(more=names) as address:
+        others = {f"{name.upper()}_URI": address.replace("/mlflow", f"/{name}") for name in names}
         engine = create_engine(address, poolclass=NullPool)
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            for name in ("studies", "auth"):
-                connection.execute(text(f"create database {name}"))
         Base.metadata.create_all(engine)
         with engine.begin() as connection:
             connection.execute(text("insert into experiments values (7, 'old', 's3://bucket/7', 'active')"))
