@@ -118,7 +118,7 @@ def _list(options: argparse.Namespace, settings: PlatformSettings, _: list[str])
 
 
 def _progress(settings: PlatformSettings, jobs: Sequence[JobStatus]) -> Mapping[str, tuple[int, float]]:
-    from orchestration.runs import progress_of
+    from orchestration.tracking.runs import progress_of
 
     try:
         return progress_of(settings, [job.name for job in jobs])
@@ -128,7 +128,7 @@ def _progress(settings: PlatformSettings, jobs: Sequence[JobStatus]) -> Mapping[
 
 
 def _register(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
-    from orchestration.registry import register
+    from orchestration.tracking.registry import register
 
     alias = options.alias or settings.model_alias
     made = register(settings, options.job, options.model, alias, options.promote_if, options.best)

@@ -13,7 +13,7 @@ from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
-    from orchestration.cluster import Cluster
+    from orchestration.cluster.checks import Cluster
 
 _PATIENCE_S = 5
 
@@ -75,7 +75,7 @@ def _cluster(settings: PlatformSettings, pull: bool) -> Iterator[Finding]:
         said = "none is named (KUBECONFIG); LAUNCHER=local runs jobs and sweeps on this machine"
         yield Finding(Verdict.UNSET, "cluster", said)
         return
-    from orchestration.cluster import Cluster
+    from orchestration.cluster.checks import Cluster
 
     try:
         cluster = Cluster(settings)
@@ -98,7 +98,7 @@ def _rights(cluster: "Cluster") -> str:
 
 
 def _gpus(cluster: "Cluster", settings: PlatformSettings) -> str:
-    from orchestration.answers import Forbidden
+    from orchestration.cluster.errors import Forbidden
 
     try:
         found = cluster.gpus()
@@ -114,7 +114,7 @@ def _gpus(cluster: "Cluster", settings: PlatformSettings) -> str:
 
 
 def _image(cluster: "Cluster", settings: PlatformSettings, pull: bool) -> str:
-    from orchestration.answers import Forbidden
+    from orchestration.cluster.errors import Forbidden
 
     if pull:
         try:
@@ -136,7 +136,7 @@ def _s3(settings: PlatformSettings) -> str:
     """Written, read, and moved under a condition: what checkpoints need."""
     if not settings.s3_bucket:
         raise _Unset("no bucket is named (EVEREST_S3_BUCKET); runs here keep their checkpoints in the work folder")
-    from orchestration.storage import S3Store
+    from orchestration.s3 import S3Store
 
     quick = settings.model_copy(update={"patience_s": _PATIENCE_S})
     name = f"everest-doctor-{uuid.uuid4().hex[:8]}"
@@ -171,7 +171,7 @@ def _mlflow(settings: PlatformSettings) -> str:
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    from orchestration.tracking import connect, passes
+    from orchestration.tracking.tracker import connect, passes
 
     connect(settings)
     try:

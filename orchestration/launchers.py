@@ -11,6 +11,6 @@ def open_launcher(name: str, settings: PlatformSettings) -> Launcher:
         from orchestration.local import LocalLauncher
 
         return LocalLauncher(settings)
-    from orchestration.kubernetes import KubernetesLauncher
+    from orchestration.cluster.launcher import KubernetesLauncher
 
     return KubernetesLauncher(settings)

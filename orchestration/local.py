@@ -126,7 +126,7 @@ class LocalLauncher:
     def _command(self, spec: JobSpec) -> Sequence[str]:
         note, recipe = self._file(spec.name, _EXIT_CODE), self._file(spec.name, _RECIPE)
         return [
-            sys.executable, "-m", "orchestration.launch", str(note), str(self.settings.grace_s),
+            sys.executable, "-m", "orchestration.pod.torchrun", str(note), str(self.settings.grace_s),
             str(self.settings.processes or 1), spec.experiment.stage, "--recipe", str(recipe),
         ]  # fmt: skip
 

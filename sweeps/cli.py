@@ -109,7 +109,7 @@ def _resume(options: argparse.Namespace, settings: PlatformSettings, _: list[str
 
 
 def _control(study: Study, options: argparse.Namespace, settings: PlatformSettings) -> None:
-    from orchestration.runs import Runs
+    from orchestration.tracking.runs import Runs
     from sweeps.review import Review
 
     budget = Budget(options.parallel, options.trials, options.hours, options.gpu_hours)

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 
 from everest.errors import UsageError
+from orchestration.cluster.rights import rules
 from orchestration.job import SETTINGS_FOLDER
-from orchestration.rights import rules
 from orchestration.settings import PlatformSettings
 from sweeps.space import Space
 
@@ -21,7 +21,7 @@ def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str
     if dry_run:
         print("---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects), end="")
         return
-    from orchestration.kubernetes import KubernetesLauncher
+    from orchestration.cluster.launcher import KubernetesLauncher
 
     KubernetesLauncher(settings).run_controller(objects)
     print(
@@ -40,7 +40,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
         )
     if not settings.mlflow_uri:
         raise UsageError("EVEREST_MLFLOW_URI (--mlflow-uri) is not set: the controller reads its trials' numbers there")
-    from orchestration.manifest import CONTAINER, controller_pod
+    from orchestration.cluster.manifest import CONTAINER, controller_pod
 
     name = f"sweep-{space.name}"
     labels = {

@@ -13,9 +13,9 @@ from optuna.trial import TrialState
 from everest.errors import EverestError
 from orchestration.job import STUDY, TRIAL
 from orchestration.outbox import Outbox
-from orchestration.presentation import NOTE, PARENT, RUN, run_link
 from orchestration.settings import PlatformSettings
-from orchestration.tracking import connect, experiment_id, passes, unless_refused
+from orchestration.tracking.presentation import NOTE, PARENT, RUN, run_link
+from orchestration.tracking.tracker import connect, experiment_id, passes, unless_refused
 from sweeps.study import STATE_NAMES, Study
 
 log = logging.getLogger(__name__)

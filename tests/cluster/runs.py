@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from everest.training.checkpoint import Checkpoints
+from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
-from orchestration.storage import S3Store
 from tests.cluster.platform import Platform
 from tests.services import S3, experiments, until
 

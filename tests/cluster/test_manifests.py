@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.cluster.platform import Platform, kubeconfig_of
-from tests.orchestration.test_manifest import CASES, GOLDEN
+from tests.orchestration.cluster.test_manifest import CASES, GOLDEN
 
 
 @pytest.mark.parametrize("name", CASES)

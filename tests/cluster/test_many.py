@@ -16,8 +16,8 @@ import yaml
 from kubernetes.client.rest import RESTClientObject
 from optuna.trial import TrialState
 
+from orchestration.cluster.launcher import KubernetesLauncher
 from orchestration.job import JobSpec
-from orchestration.kubernetes import KubernetesLauncher
 from orchestration.settings import PlatformSettings
 from sweeps.budget import Budget
 from sweeps.controller import Controller

@@ -36,7 +36,7 @@ def launcher(
         platform = request.getfixturevalue("platform")
         for name, value in platform.environment.items():
             patch.setenv(name, value)
-        from orchestration.kubernetes import KubernetesLauncher
+        from orchestration.cluster.launcher import KubernetesLauncher
 
         yield KubernetesLauncher(PlatformSettings(gpus=2)), Path("/data")
 

@@ -11,8 +11,8 @@ from everest.errors import EverestError, UsageError
 from everest.training.interrupt import StopRequest
 from everest.training.local import METRICS, JsonLinesTracker, Trackers
 from everest.training.run import run
+from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
-from orchestration.storage import S3Store
 from tests.conftest import tiny
 from tests.services import experiments, s3_settings
 from tests.training.test_run import ALONE
@@ -30,7 +30,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformSetti
 @pytest.fixture(scope="module")
 def trained(settings: PlatformSettings, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> PlatformSettings:
     """Two classifiers and an autoencoder, as workers leave them."""
-    from orchestration.tracking import MLflowTracker, connect
+    from orchestration.tracking.tracker import MLflowTracker, connect
 
     connect(settings)
     for name, stage in (("first", "finetune"), ("second", "finetune"), ("auto", "pretrain")):
@@ -45,7 +45,7 @@ def trained(settings: PlatformSettings, synthetic: Path, tmp_path_factory: pytes
 
 
 def register(settings: PlatformSettings, run_name: str, /, **options: Any) -> Any:
-    from orchestration import registry
+    from orchestration.tracking import registry
 
     given = {"name": None, "alias": "candidate", "promote_if": None, "best": False, **options}
     return registry.register(settings, run_name, **given)

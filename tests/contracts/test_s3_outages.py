@@ -12,8 +12,8 @@ import torch
 from everest.errors import Superseded, UsageError
 from everest.training.checkpoint import Checkpoints
 from orchestration.outbox import Away, Outbox
+from orchestration.s3 import S3Store, s3_client
 from orchestration.settings import PlatformSettings
-from orchestration.storage import S3Store, s3_client
 from tests.services import S3, Link, s3_settings
 
 MB = 2**20

@@ -8,7 +8,7 @@ import pytest
 from everest.errors import Superseded
 from everest.protocols import CheckpointStore
 from everest.training.local import FolderStore
-from orchestration.storage import S3Store
+from orchestration.s3 import S3Store
 from tests.services import s3_settings
 
 Open = Callable[[], CheckpointStore]

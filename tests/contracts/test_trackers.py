@@ -45,7 +45,7 @@ def settings(link: Link, tmp_path: Path) -> PlatformSettings:
 
 def tracker(settings: PlatformSettings, folder: Path) -> Trackers:
     """As a worker puts it together: the numbers also go to a file, from which a next process sends what is missing."""
-    from orchestration.tracking import MLflowTracker, connect
+    from orchestration.tracking.tracker import MLflowTracker, connect
 
     mlflow = MLflowTracker(CONFIG, folder, FolderStore(folder), connect(settings), {"everest.pod": "pod-0"})
     return Trackers(JsonLinesTracker(folder / METRICS), mlflow)
@@ -150,9 +150,9 @@ def test_a_run_stopped_and_continued_is_one_run(
 def test_a_server_that_stays_away_fails_a_finished_run_loudly_and_an_interrupted_one_not(
     settings: PlatformSettings, link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration import tracking
+    from orchestration.tracking import tracker as module
 
-    monkeypatch.setattr(tracking, "_LAST_WORDS_S", 0.5)
+    monkeypatch.setattr(module, "_LAST_WORDS_S", 0.5)
     impatient = settings.model_copy(update={"patience_s": 1})
     for outcome in ("interrupted", "finished"):
         tracked = tracker(impatient, tmp_path)

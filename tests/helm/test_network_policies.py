@@ -14,7 +14,7 @@ from orchestration.settings import PlatformSettings
 from sweeps.incluster import manifests
 from sweeps.space import Space
 from tests.helm.chart import CHART, pod_of, render
-from tests.orchestration.test_manifest import GOLDEN
+from tests.orchestration.cluster.test_manifest import GOLDEN
 
 Labels = dict[str, str]
 

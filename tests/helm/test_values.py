@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestration.rights import rules
+from orchestration.cluster.rights import rules
 from tests.helm.chart import CHART, SCENARIOS, helm, pod_of, render
 
 scenarios = pytest.mark.parametrize("values", SCENARIOS, ids=lambda file: file.stem)

@@ -28,8 +28,8 @@ def tracked(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("EVEREST_WORK", str(work))
         import mlflow
 
-        from orchestration import system
-        from orchestration.registry import RegisteringTracker
+        from orchestration.tracking import system
+        from orchestration.tracking.registry import RegisteringTracker
 
         patch.setattr(system, "EVERY_S", 0.2)
         config = tiny("finetune", synthetic, recipe="a recipe", **{"keep.picture_epochs": 1})

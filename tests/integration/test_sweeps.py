@@ -71,7 +71,7 @@ def jobs_going_on(work: Path) -> list[int]:
     return [
         each.pid
         for each in psutil.process_iter(["cmdline"])
-        if "orchestration.launch" in (each.info["cmdline"] or []) and str(work) in " ".join(each.info["cmdline"])
+        if "orchestration.pod.torchrun" in (each.info["cmdline"] or []) and str(work) in " ".join(each.info["cmdline"])
     ]
 
 

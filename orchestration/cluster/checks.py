@@ -11,10 +11,10 @@ from kubernetes import config
 from kubernetes.client.exceptions import ApiException
 
 from everest.errors import EverestError
-from orchestration.answers import answered
-from orchestration.diagnosis import NO_IMAGE
+from orchestration.cluster.diagnosis import NO_IMAGE
+from orchestration.cluster.errors import answered
+from orchestration.cluster.rights import NEEDED
 from orchestration.job import GPU
-from orchestration.rights import NEEDED
 from orchestration.settings import PlatformSettings
 
 _PULL_S = 600

@@ -9,7 +9,7 @@ from typing import Any
 import urllib3
 from kubernetes.client.exceptions import ApiException
 
-from orchestration.answers import said
+from orchestration.cluster.errors import said
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from everest.protocols import Tracker
     from everest.training.distributed import Process
     from orchestration.outbox import Outbox
-    from orchestration.storage import S3Store
+    from orchestration.s3 import S3Store
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def _s3(settings: PlatformSettings, config: Experiment, process: "Process") -> I
         yield None
         return
     from everest.training.interrupt import Interrupted
-    from orchestration.storage import S3Store
+    from orchestration.s3 import S3Store
 
     store = S3Store(settings, config.name)
     store.abort_uploads()
@@ -163,7 +163,7 @@ def _place_initial_weights(config: Experiment, settings: PlatformSettings, proce
 def _exported(settings: PlatformSettings, run: str) -> dict[str, bytes]:
     from everest.export import CLASSES, EXPERIMENT, WEIGHTS
     from everest.training.checkpoint import Checkpoints
-    from orchestration.storage import S3Store
+    from orchestration.s3 import S3Store
 
     store = S3Store(settings, run)
     try:
@@ -184,7 +184,7 @@ def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: Platf
     if not settings.mlflow_uri:
         log.warning("EVEREST_MLFLOW_URI is not set: numbers are kept with the checkpoints alone")
         return lines
-    from orchestration.tracking import MLflowTracker, connect
+    from orchestration.tracking.tracker import MLflowTracker, connect
 
     names = ("job", "namespace", "pod", "node", "image")
     tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}

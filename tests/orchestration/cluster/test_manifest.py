@@ -1,4 +1,7 @@
-"""Manifests as they were looked at and approved. ``python -m tests.orchestration.test_manifest`` writes them anew."""
+"""Manifests as they were looked at and approved.
+
+``python -m tests.orchestration.cluster.test_manifest`` writes them anew.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +11,8 @@ import yaml
 
 from everest.config import Experiment
 from everest.errors import UsageError
+from orchestration.cluster.manifest import manifest, to_yaml
 from orchestration.job import EXPERIMENT_FILE, JobSpec
-from orchestration.manifest import manifest, to_yaml
 from orchestration.settings import PlatformSettings
 
 GOLDEN = Path(__file__).parent / "manifests"

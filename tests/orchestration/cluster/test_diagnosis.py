@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kubernetes import client as k8s
 
-from orchestration.diagnosis import Capacity, Diagnosis, diagnose
+from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -15,12 +15,12 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 
 from everest.errors import EverestError
-from orchestration.answers import answered
-from orchestration.diagnosis import Capacity, Diagnosis, diagnose
-from orchestration.following import WatchedJobs
+from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose
+from orchestration.cluster.errors import answered
+from orchestration.cluster.following import WatchedJobs
+from orchestration.cluster.logs import PodLogs
+from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
 from orchestration.job import ENDED, GPU, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
-from orchestration.logs import PodLogs
-from orchestration.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
 from orchestration.settings import PlatformSettings
 
 _JOBS = ("kubeflow.org", "v1")

@@ -10,7 +10,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.watch import Watch
 from urllib3.exceptions import HTTPError
 
-from orchestration.answers import answered
+from orchestration.cluster.errors import answered
 from orchestration.job import State
 
 log = logging.getLogger(__name__)

@@ -40,10 +40,10 @@ from everest.errors import EverestError, UsageError
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
 from orchestration.outbox import Away, Outbox, one_line
-from orchestration.presentation import COMMIT, NOTE, TRAINING, experiment_name, run_name, run_note, run_tags
 from orchestration.provenance import commit, given_tags
 from orchestration.settings import PlatformSettings
-from orchestration.system import PREFIX, SystemMetrics
+from orchestration.tracking.presentation import COMMIT, NOTE, TRAINING, experiment_name, run_name, run_note, run_tags
+from orchestration.tracking.system import PREFIX, SystemMetrics
 
 log = logging.getLogger(__name__)
 

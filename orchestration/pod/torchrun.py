@@ -1,7 +1,7 @@
 """torchrun with exit codes that tell what happened.
 
-``python -m orchestration.launch FILE GRACE PROCESSES …`` is a job of this machine, of the ``everest`` command with the
-arguments that follow: it writes its exit code to FILE.
+``python -m orchestration.pod.torchrun FILE GRACE PROCESSES …`` is a job of this machine, of the ``everest`` command
+with the arguments that follow: it writes its exit code to FILE.
 """
 
 import logging
@@ -22,7 +22,7 @@ from orchestration.job import AGAIN
 
 log = logging.getLogger(__name__)
 
-_HEAVY = ["everest.training.run", "everest.training.local", "orchestration.rank"]  # what every process needs
+_HEAVY = ["everest.training.run", "everest.training.local", "orchestration.pod.rank"]  # what every process needs
 
 
 def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequence[str], grace_s: float) -> int:

@@ -21,10 +21,10 @@ from everest.training.checkpoint import BEST, LATEST, Checkpoints
 from everest.training.local import METRICS, FolderStore
 from orchestration.job import RESULT, TRIAL
 from orchestration.outbox import one_line
-from orchestration.presentation import ADDRESS, RUN, run_link, version_note
+from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
-from orchestration.storage import S3Store
-from orchestration.tracking import RUN_POINTER, MLflowTracker, connect
+from orchestration.tracking.presentation import ADDRESS, RUN, run_link, version_note
+from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker, connect
 
 _SHA256 = "everest.sha256"
 _METRIC = "metric."

@@ -1,4 +1,4 @@
-"""What a pod runs: ``python -m orchestration.worker`` starts the pod's processes, and again where they break down.
+"""What a pod runs: ``python -m orchestration.pod.worker`` starts the pod's processes, and again where they break down.
 
 Exit codes are for the training operator: from 128 on a pod is replaced, below it the job has failed.
 """
@@ -11,8 +11,8 @@ from typing import NoReturn
 from everest.errors import EverestError
 from everest.progress import start_logging
 from orchestration.job import AGAIN
-from orchestration.launch import torchrun
-from orchestration.rank import LAST_WORDS_S, run_rank
+from orchestration.pod.rank import LAST_WORDS_S, run_rank
+from orchestration.pod.torchrun import torchrun
 from orchestration.settings import PlatformSettings
 
 log = logging.getLogger(__name__)

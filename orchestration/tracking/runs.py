@@ -10,9 +10,9 @@ from mlflow.exceptions import MlflowException
 from everest.errors import EverestError
 from orchestration.job import Unreachable
 from orchestration.outbox import one_line
-from orchestration.presentation import RUN
 from orchestration.settings import PlatformSettings
-from orchestration.tracking import connect, passes
+from orchestration.tracking.presentation import RUN
+from orchestration.tracking.tracker import connect, passes
 
 
 class Measured(NamedTuple):

@@ -23,8 +23,8 @@ from kubeflow.training.utils.utils import FakeResponse
 from kubernetes import client as k8s
 
 from everest.errors import UsageError
+from orchestration.cluster.patch import merge
 from orchestration.job import GPU, SETTINGS_FOLDER, WORKDIR, JobSpec
-from orchestration.patch import merge
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
@@ -128,7 +128,7 @@ def _template(spec: JobSpec, settings: PlatformSettings) -> k8s.V1PodTemplateSpe
     volumes, mounts = _volumes(spec, settings)
     container = _container(
         settings,
-        command=["python", "-m", "orchestration.worker"],
+        command=["python", "-m", "orchestration.pod.worker"],
         env=_environment(spec, settings),
         secrets=(settings.s3_secret, settings.mlflow_secret),
         resources=_resources(settings),

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from everest.config import Experiment
-from orchestration.presentation import experiment_name, run_name, run_note, run_tags
 from orchestration.settings import PlatformSettings
+from orchestration.tracking.presentation import experiment_name, run_name, run_note, run_tags
 
 SETTINGS = PlatformSettings(s3_bucket="videos")
 
