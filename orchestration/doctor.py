@@ -107,8 +107,8 @@ def _gpus(cluster: "Cluster", settings: PlatformSettings) -> str:
     most = max(found.values(), default=0)
     if most < settings.gpus:
         raise EverestError(
-            f"a pod asks for {settings.gpus} (EVEREST_GPUS), and no node has more than {most}; "
-            "is the device plugin of the GPUs installed?"
+            f"a pod asks for {settings.gpus} (EVEREST_GPUS) {settings.gpu_resource}, and no node has more than {most}; "
+            "is the device plugin of the GPUs installed, and is that their name (EVEREST_GPU_RESOURCE)?"
         )
     return ", ".join(f"{name} has {count}" for name, count in sorted(found.items()))
 

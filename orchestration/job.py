@@ -15,7 +15,6 @@ SETTINGS_FOLDER = "/etc/everest"  # in a pod
 EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
 WORKDIR = "/work"
 RESULT = "result.json"  # in S3, of a finished run
-GPU = "nvidia.com/gpu"
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
 # Tags of a run that belongs to a sweep; the last is where in MLflow all of the sweep is.
 STUDY, TRIAL, EXPERIMENT = "everest.study", "everest.trial", "everest.experiment"

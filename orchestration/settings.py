@@ -11,6 +11,7 @@ from everest.errors import UsageError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kKMGT]i?)?$")]
+ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?$")]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -30,7 +31,10 @@ class PlatformSettings(BaseSettings):
         None, description="that a sweep's controller in the cluster runs under; None: one of its own is made"
     )
     nodes: Positive = Field(1, description="pods")
-    gpus: int = Field(8, ge=0, description="nvidia.com/gpu of a pod")
+    gpus: int = Field(8, ge=0, description="GPUs of a pod; 0: it trains on its cores")
+    gpu_resource: ResourceName = Field(
+        "nvidia.com/gpu", description="what the cluster calls its GPUs, as node status shows it"
+    )
     processes: Positive | None = Field(None, description="training processes of a pod; None: one a GPU, at least one")
     cpu: Quantity = Field("32", description="cores a pod asks for")
     memory: Quantity = Field("200Gi", description="of a pod, asked for and limit")

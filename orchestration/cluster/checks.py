@@ -14,7 +14,6 @@ from everest.errors import EverestError
 from orchestration.cluster.diagnosis import NO_IMAGE
 from orchestration.cluster.errors import answered
 from orchestration.cluster.rights import NEEDED
-from orchestration.job import GPU
 from orchestration.settings import PlatformSettings
 
 _PULL_S = 600
@@ -71,7 +70,8 @@ class Cluster:
     @answered
     def gpus(self) -> dict[str, int]:
         """Of each node that has some."""
-        found = {node.metadata.name: int((node.status.allocatable or {}).get(GPU, 0)) for node in self._nodes()}
+        gpu = self.settings.gpu_resource
+        found = {node.metadata.name: int((node.status.allocatable or {}).get(gpu, 0)) for node in self._nodes()}
         return {name: count for name, count in found.items() if count}
 
     @answered

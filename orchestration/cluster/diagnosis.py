@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from orchestration.job import GPU
-
 _MOUNTING = timedelta(seconds=20)
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 
@@ -23,29 +21,34 @@ class Capacity(NamedTuple):
     free: int
 
 
-def diagnose(pods: Iterable[Any], events: Iterable[Any], capacity: Capacity | None, now: datetime) -> Diagnosis | None:
-    """The first hindrance found; None where there is none. ``pods`` and ``events`` are the Kubernetes client's."""
+def diagnose(
+    pods: Iterable[Any], events: Iterable[Any], capacity: Capacity | None, now: datetime, gpu: str
+) -> Diagnosis | None:
+    """The first hindrance found; None where there is none. ``pods`` and ``events`` are the Kubernetes client's.
+
+    ``gpu`` is the resource that is a GPU in this cluster.
+    """
     events = list(events)
     for pod in pods:
-        found = _not_scheduled(pod, capacity) or _not_started(pod) or _not_mounted(pod, events, now)
+        found = _not_scheduled(pod, capacity, gpu) or _not_started(pod) or _not_mounted(pod, events, now)
         if found:
             return found
     return _not_created(events)
 
 
-def _not_scheduled(pod: Any, capacity: Capacity | None) -> Diagnosis | None:
+def _not_scheduled(pod: Any, capacity: Capacity | None, gpu: str) -> Diagnosis | None:
     condition = next((each for each in pod.status.conditions or [] if each.type == "PodScheduled"), None)
     if pod.status.phase != "Pending" or condition is None or condition.status == "True":
         return None
     message = (condition.message or condition.reason or "not scheduled").split(" preemption:")[0].rstrip(". ")
-    asked = int((pod.spec.containers[0].resources.requests or {}).get(GPU, 0))
-    if f"Insufficient {GPU}" in message and asked:
+    asked = int((pod.spec.containers[0].resources.requests or {}).get(gpu, 0))
+    if f"Insufficient {gpu}" in message and asked:
         if capacity and asked > capacity.most > 0:  # none at all: perhaps more nodes are on their way
             return Diagnosis(
-                f"not enough {GPU}: {asked} asked, but no node has more than {capacity.most} (EVEREST_GPUS)", True
+                f"not enough {gpu}: {asked} asked, but no node has more than {capacity.most} (EVEREST_GPUS)", True
             )
         free = f", {capacity.free} free on the emptiest node" if capacity else ""
-        return Diagnosis(f"not enough {GPU}: {asked} asked{free}; it starts when others end", False)
+        return Diagnosis(f"not enough {gpu}: {asked} asked{free}; it starts when others end", False)
     if claim := re.search(r'persistentvolumeclaim "(.+?)" not found', message):
         return Diagnosis(f"the volume claim {claim[1]} does not exist in {pod.metadata.namespace} (EVEREST_DATA)", True)
     if "untolerated taint" in message:

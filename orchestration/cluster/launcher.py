@@ -20,7 +20,7 @@ from orchestration.cluster.errors import answered
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
 from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
-from orchestration.job import ENDED, GPU, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
 from orchestration.settings import PlatformSettings
 
 _JOBS = ("kubeflow.org", "v1")
@@ -174,7 +174,7 @@ class KubernetesLauncher:
             for event in events
             if ours.fullmatch(event.involved_object.name) and (event.last_timestamp or event.event_time) >= created
         ]
-        return diagnose(pods, mine, self._capacity(), datetime.now(UTC))
+        return diagnose(pods, mine, self._capacity(), datetime.now(UTC), self.settings.gpu_resource)
 
     def _capacity(self) -> Capacity | None:
         """None where one may not see the nodes."""
@@ -185,12 +185,13 @@ class KubernetesLauncher:
             if error.status == 403:
                 return None
             raise
-        free = {node.metadata.name: int((node.status.allocatable or {}).get(GPU, 0)) for node in nodes}
+        gpu = self.settings.gpu_resource
+        free = {node.metadata.name: int((node.status.allocatable or {}).get(gpu, 0)) for node in nodes}
         most = max(free.values(), default=0)
         for pod in pods.items:
             if pod.spec.node_name in free:
                 free[pod.spec.node_name] -= sum(
-                    int(((each.resources and each.resources.requests) or {}).get(GPU, 0))
+                    int(((each.resources and each.resources.requests) or {}).get(gpu, 0))
                     for each in pod.spec.containers
                 )
         return Capacity(most, max(free.values(), default=0))

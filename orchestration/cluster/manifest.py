@@ -24,7 +24,7 @@ from kubernetes import client as k8s
 
 from everest.errors import UsageError
 from orchestration.cluster.patch import merge
-from orchestration.job import GPU, SETTINGS_FOLDER, WORKDIR, JobSpec
+from orchestration.job import SETTINGS_FOLDER, WORKDIR, JobSpec
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
@@ -212,6 +212,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "EVEREST_PATIENCE_S": str(settings.patience_s),
         "EVEREST_BACKOFF_LIMIT": str(settings.backoff_limit),
         "EVEREST_GRACE_S": str(settings.grace_s),
+        "EVEREST_GPUS": str(settings.gpus),
         "EVEREST_MLFLOW_URI": settings.mlflow_uri,
         "EVEREST_MLFLOW_EXPERIMENT": settings.mlflow_experiment,
         "EVEREST_IMAGE": settings.image,
@@ -224,9 +225,6 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "PET_MASTER_PORT": str(_PORT),
         "OMP_NUM_THREADS": str(max(1, _cores(settings.cpu) // settings.processes_per_pod)),
         "NCCL_DEBUG": "WARN",
-        "NCCL_SOCKET_IFNAME": "eth0",
-        "GLOO_SOCKET_IFNAME": "eth0",
-        "TORCH_NCCL_ASYNC_ERROR_HANDLING": "1",
         **_WRITABLE,
     }
     fields = {
@@ -246,7 +244,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
 
 
 def _resources(settings: PlatformSettings) -> k8s.V1ResourceRequirements:
-    gpus = {GPU: str(settings.gpus)} if settings.gpus else {}
+    gpus = {settings.gpu_resource: str(settings.gpus)} if settings.gpus else {}
     return k8s.V1ResourceRequirements(
         requests={"cpu": settings.cpu, "memory": settings.memory, **gpus}, limits={"memory": settings.memory, **gpus}
     )

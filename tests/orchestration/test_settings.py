@@ -23,6 +23,7 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
+        ("gpu_resource", "gpu", r"EVEREST_GPU_RESOURCE \(--gpu-resource\) = 'gpu': string should match"),
         ("gpus", "eight", r"EVEREST_GPUS \(--gpus\) = 'eight': input should be a valid integer"),
         ("memory", "lots", r"EVEREST_MEMORY \(--memory\) = 'lots': string should match"),
         ("namespace", "No Such", r"EVEREST_NAMESPACE \(--namespace\) = 'No Such'"),

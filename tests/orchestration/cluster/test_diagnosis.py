@@ -11,8 +11,11 @@ from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def pod(asked: int = 8, **status: Any) -> k8s.V1Pod:
-    resources = k8s.V1ResourceRequirements(requests={"nvidia.com/gpu": str(asked)})
+GPU = "nvidia.com/gpu"
+
+
+def pod(asked: int = 8, gpu: str = GPU, **status: Any) -> k8s.V1Pod:
+    resources = k8s.V1ResourceRequirements(requests={gpu: str(asked)})
     return k8s.V1Pod(
         metadata=k8s.V1ObjectMeta(name="run-worker-0", namespace="lab", creation_timestamp=NOW - timedelta(minutes=1)),
         spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="pytorch", resources=resources)]),
@@ -20,9 +23,9 @@ def pod(asked: int = 8, **status: Any) -> k8s.V1Pod:
     )
 
 
-def unscheduled(message: str, asked: int = 8) -> k8s.V1Pod:
+def unscheduled(message: str, asked: int = 8, gpu: str = GPU) -> k8s.V1Pod:
     condition = k8s.V1PodCondition(type="PodScheduled", status="False", reason="Unschedulable", message=message)
-    return pod(asked, conditions=[condition])
+    return pod(asked, gpu, conditions=[condition])
 
 
 def waiting(reason: str, message: str) -> k8s.V1Pod:
@@ -87,11 +90,18 @@ GPUS = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 
 def test_every_hindrance_is_a_sentence(
     pods: list[Any], events: list[Any], capacity: Capacity | None, said: str, hopeless: bool
 ) -> None:
-    found = diagnose(pods, events, capacity, NOW)
+    found = diagnose(pods, events, capacity, NOW, GPU)
     assert found is not None
     assert said in found.reason
     assert "\n" not in found.reason
     assert found.hopeless is hopeless
+
+
+def test_gpus_of_another_name_are_named_as_the_cluster_does() -> None:
+    gpu = "nvidia.com/mig-1g.10gb"
+    message = f"0/2 nodes are available: 2 Insufficient {gpu}."
+    found = diagnose([unscheduled(message, 8, gpu)], [], Capacity(7, 7), NOW, gpu)
+    assert found == Diagnosis(f"not enough {gpu}: 8 asked, but no node has more than 7 (EVEREST_GPUS)", True)
 
 
 def test_a_pod_on_its_way_is_not_hindered() -> None:
@@ -100,5 +110,5 @@ def test_a_pod_on_its_way_is_not_hindered() -> None:
     young = pod(conditions=[scheduled])
     young.metadata.creation_timestamp = creating.metadata.creation_timestamp = NOW
     mounting = event("FailedMount", "not yet", "run-worker-0")
-    assert diagnose([creating, young], [mounting], None, NOW) is None
-    assert isinstance(diagnose([pod()], [mounting], None, NOW), Diagnosis)
+    assert diagnose([creating, young], [mounting], None, NOW, GPU) is None
+    assert isinstance(diagnose([pod()], [mounting], None, NOW, GPU), Diagnosis)

@@ -3,6 +3,7 @@
 ``python -m tests.orchestration.cluster.test_manifest`` writes them anew.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from everest.errors import UsageError
 from orchestration.cluster.manifest import manifest, to_yaml
 from orchestration.job import EXPERIMENT_FILE, JobSpec
 from orchestration.settings import PlatformSettings
+from tests.test_docs import ROOT
 
 GOLDEN = Path(__file__).parent / "manifests"
 SPEC = JobSpec(Experiment.load("demo-pretrain"), commit="0123456789abcdef0123456789abcdef01234567", submission="s1")
@@ -115,6 +117,39 @@ def test_a_pod_patch_adds_changes_and_removes_by_name(tmp_path: Path) -> None:
     assert (env["NCCL_DEBUG"], env["MORE"], len(env)) == ("INFO", "1", len(before["env"]) + 1)
     assert main["command"] == before["command"]
     assert main["securityContext"] == before["securityContext"]
+
+
+def test_gpus_are_asked_for_by_the_name_that_the_cluster_has_for_them() -> None:
+    job, _ = yaml.safe_load_all(made("plain", gpu_resource="amd.com/gpu", gpus=4))
+    (container,) = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    for asked in ("requests", "limits"):
+        assert container["resources"][asked]["amd.com/gpu"] == "4"
+    assert "nvidia.com" not in str(job)
+
+
+def test_no_pod_is_told_a_network_interface_that_it_may_not_have() -> None:
+    assert "IFNAME" not in made("plain", nodes=2)
+
+
+DOCUMENTED = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize("text", DOCUMENTED)
+def test_every_pod_patch_of_the_page_fits_a_pod_and_takes_nothing_away(tmp_path: Path, text: str) -> None:
+    before, patch, pod = patched(tmp_path, "{}"), yaml.safe_load(text), patched(tmp_path, text)
+    (old,), (asked,), (new,) = (each["spec"]["containers"] for each in (before, patch, pod))
+    assert {**pod["spec"], "containers": None}.items() >= {**patch["spec"], "containers": None}.items()
+    for kind, resources in asked.get("resources", {}).items():
+        assert new["resources"][kind] == old["resources"][kind] | {name: str(of) for name, of in resources.items()}
+    assert {each["name"]: each.get("value") for each in asked.get("env", [])}.items() <= {
+        each["name"]: each.get("value") for each in new["env"]
+    }.items()
+    assert new["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_the_page_has_patches_for_infiniband_and_efa() -> None:
+    for needed in ("hostNetwork: true", "rdma/", "vpc.amazonaws.com/efa", "add: [IPC_LOCK]"):
+        assert any(needed in text for text in DOCUMENTED), needed
 
 
 @pytest.mark.parametrize(
