@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -112,7 +113,7 @@ class Checkpoints:
         self.store.point(LATEST, json.dumps({"checkpoint": name, "writer": self._writer}))
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose every sum is right; damaged ones are passed over, and that is said."""
+        """The newest checkpoint whose every sum is right and every weight finite; others are passed over, and said."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix=_SCRATCH) as scratch:
             name = self.fetch_newest(Path(scratch))
@@ -123,6 +124,7 @@ class Checkpoints:
         for name in sorted(self._complete(), reverse=True):
             try:
                 self.fetch(name, folder)
+                _require_finite(folder / _MODEL)
             except (FileNotFoundError, ValueError, KeyError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", name, error)
                 self._damaged.add(name)
@@ -168,6 +170,14 @@ def _read(name: str, folder: Path) -> Checkpoint:
     return Checkpoint(
         name, step, load_file(folder / _MODEL), training, {file: (folder / file).read_text() for file in others}
     )
+
+
+def _require_finite(weights: Path) -> None:
+    """Raises ValueError: a run that went on from NaN would never find back."""
+    with safe_open(weights, "pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118
+            if not tensors.get_tensor(name).isfinite().all():
+                raise ValueError(f"{name} has values that are not finite")
 
 
 def _seal(file: Path) -> dict[str, Any]:

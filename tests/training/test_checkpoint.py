@@ -119,6 +119,20 @@ def test_a_damaged_one_is_passed_over_and_that_is_said(
     assert said is not ((file, damage) == ("manifest.json", "remove"))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_weights_that_are_not_finite_are_passed_over_for_earlier_ones(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture, value: float
+) -> None:
+    save(checkpoints, 1)
+    good = {"a": torch.zeros(3), "count": torch.tensor(7)}
+    checkpoints.save(2, good | {"w": torch.tensor([0.0, value, 1.0])}, {}, {})
+    checkpoints.save(3, good | {"w": torch.tensor([value], dtype=torch.bfloat16)}, {}, {})
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.step == 1
+    assert re.search(r"step-00000002-\w+ .* passed over: w has values that are not finite", caplog.text)
+
+
 def test_one_without_its_manifest_does_not_exist(checkpoints: Checkpoints, store: FolderStore) -> None:
     """What a kill in the middle of saving leaves: files, but the manifest comes last."""
     save(checkpoints, 1, 2)
