@@ -1,5 +1,6 @@
 """The training loop: batch, step, log, validate, save. It reads downwards."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,10 +31,14 @@ from everest.training.distributed import Process
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.optim import CosineSchedule, build_optimizer
 
+log = logging.getLogger(__name__)
+
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 Validate = Callable[[], dict[str, float]]
 
-_TOO_MANY_BAD, _NOT_FINITE = 1, 2
+_BAD_GRADIENT, _TOO_MANY_BAD, _BAD_LOSS = 1, 2, 3  # what a process can find wrong with a step, the worst last
+_MOST_SKIPPED = 5
+_REMEDY = "the last checkpoint is kept; try a lower optim.lr or optim.clip_grad 1.0"
 
 
 @dataclass
@@ -41,11 +46,16 @@ class Meter:
     """One process's sums since numbers were last shown; saved, so that a resumed run shows the same ones."""
 
     loss: float = 0.0
-    grad_norm: float = 0.0
+    grad_norm: float = 0.0  # of the steps that were taken
     steps: int = 0
+    skipped: int = 0
 
-    def add(self, loss: float, grad_norm: float) -> None:
-        self.loss, self.grad_norm, self.steps = self.loss + loss, self.grad_norm + grad_norm, self.steps + 1
+    def add(self, loss: float, grad_norm: float, taken: bool) -> None:
+        self.loss, self.steps = self.loss + loss, self.steps + 1
+        if taken:
+            self.grad_norm += grad_norm
+        else:
+            self.skipped += 1
 
 
 @dataclass
@@ -66,6 +76,7 @@ class Training:
     picture: Callable[[int], None] | None = None  # called with the step, every keep.picture_epochs epochs
     meter: Meter = field(default_factory=Meter)
     latest: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0  # steps in a row, until now
 
     def __post_init__(self) -> None:
         config, process = self.config, self.process
@@ -100,6 +111,7 @@ class Training:
         self.optimizer.load_state_dict(checkpoint.training["optimizer"])
         self.meter = Meter(**checkpoint.training["meters"][self.process.rank])
         self.latest = checkpoint.training["latest"]
+        self.skipped = checkpoint.training.get("skipped", 0)
         self.bad.reasons |= checkpoint.training["bad"]
 
     def validates_after(self, step: int) -> bool:
@@ -130,12 +142,17 @@ class Training:
         self.tracker.metrics(numbers, step)
 
     def save(self, step: int) -> None:
+        """Raises AgreedError where the weights are not finite: the checkpoint before is worth more than they are."""
+        finite = all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values())
+        if self.process.largest(not finite):
+            raise AgreedError(f"the weights are not finite after step {step} (lr {self.lr:.3g}); {_REMEDY}")
         bad, meters = self.share_bad(), self.process.gather(vars(self.meter))
         if self.process.main:
             training = {
                 "optimizer": self.optimizer.state_dict(),
                 "meters": meters,
                 "latest": self.latest,
+                "skipped": self.skipped,
                 "bad": bad,
                 "processes": self.process.world,
             }
@@ -143,6 +160,11 @@ class Training:
             if self.metrics_file.exists():
                 texts[self.metrics_file.name] = self.metrics_file.read_text()
             self.checkpoints.save(step, self.model.state_dict(), training, texts)
+
+    @property
+    def lr(self) -> float:
+        """The largest of the parameter groups', now."""
+        return max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def exported(self) -> Exported:
         return Exported(self.model, self.config, self.classes)
@@ -157,8 +179,9 @@ class Training:
 def train(training: Training, start: int) -> None:
     """Trains from step ``start`` to the end.
 
-    Raises Interrupted after a checkpoint when asked to stop, AgreedError where the loss is not finite,
-    TooManyBad where too many videos are unreadable.
+    A step whose gradient is not finite is skipped, by all processes alike. Raises Interrupted after a checkpoint when
+    asked to stop, AgreedError where the loss is not finite or too many steps in a row would be skipped, TooManyBad
+    where too many videos are unreadable.
     """
     t = training
     config, process, order = t.config, t.process, t.order
@@ -183,13 +206,10 @@ def train(training: Training, start: int) -> None:
                 last = part == config.optim.accumulate - 1
                 with nullcontext() if last or process.world == 1 else model.no_sync():  # type: ignore[operator]
                     loss += _forward_backward(t, model, batch, ("step", step, part, process.rank))
-            _stop_together(t, loss, step, paths)
-            grad_norm = nn.utils.clip_grad_norm_(t.model.parameters(), config.optim.clip_grad or math.inf)
-            t.optimizer.step()
-            t.optimizer.zero_grad()
+            grad_norm, taken = _take_step(t, loss, step, paths)
 
             done = step + 1
-            t.meter.add(loss, float(grad_norm))
+            t.meter.add(loss, grad_norm, taken)
             clips += t.clips_per_step
             bar.advance()
             if done % config.keep.log_steps == 0 or done == t.steps:
@@ -240,29 +260,57 @@ def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[i
     return float(loss.detach())
 
 
-def _stop_together(t: Training, loss: float, step: int, paths: list[str]) -> None:
-    """Where one process cannot go on none does, and no bad gradient reaches the weights."""
-    trouble = _NOT_FINITE if not math.isfinite(loss) else _TOO_MANY_BAD if t.bad.too_many else 0
+def _take_step(t: Training, loss: float, step: int, paths: list[str]) -> tuple[float, bool]:
+    """Updates the weights with the gradients there are. Returns their norm, and whether it could be done."""
+    norm = nn.utils.get_total_norm(p.grad for p in t.model.parameters() if p.grad is not None)
+    taken = _agree(t, loss, float(norm), step, paths)
+    if taken:
+        if t.config.optim.clip_grad:
+            nn.utils.clip_grads_with_norm_(t.model.parameters(), t.config.optim.clip_grad, norm)
+        t.optimizer.step()
+    t.optimizer.zero_grad()
+    return float(norm), taken
+
+
+def _agree(t: Training, loss: float, grad_norm: float, step: int, paths: list[str]) -> bool:
+    """Whether the step is taken. Where one process cannot take it none does; where one cannot go on none does."""
+    trouble = (
+        _BAD_LOSS if not math.isfinite(loss)
+        else _TOO_MANY_BAD if t.bad.too_many
+        else _BAD_GRADIENT if not math.isfinite(grad_norm)
+        else 0
+    )  # fmt: skip
     found = t.process.largest(trouble)
     if found == _TOO_MANY_BAD:
         t.share_bad()
         t.bad.check()
-    if found == _NOT_FINITE:
+    if found == _BAD_LOSS:
         guilty = [path for part in t.process.gather([] if math.isfinite(loss) else paths) for path in part]
         raise AgreedError(
-            f"the loss is not finite at step {step} (lr {t.optimizer.param_groups[0]['lr']:.3g}), batch "
-            f"{', '.join(guilty)}; the last checkpoint is kept; try a lower optim.lr or optim.clip_grad 1.0"
+            f"the loss is not finite at step {step} (lr {t.lr:.3g}), batch {', '.join(guilty)}; {_REMEDY}"
         )
+    t.skipped = t.skipped + 1 if found == _BAD_GRADIENT else 0
+    if t.skipped == _MOST_SKIPPED:
+        raise AgreedError(
+            f"the gradient was not finite {t.skipped} steps in a row, the last step {step} (lr {t.lr:.3g}); {_REMEDY}"
+        )
+    if t.skipped and t.process.main:
+        log.warning("step %d: the gradient is not finite (lr %.3g); the step is skipped", step, t.lr)
+    return not t.skipped
 
 
 def _numbers(t: Training, step: int) -> dict[str, float]:
     """Averages over the steps since the last time, and over processes."""
     sums = t.process.gather((t.meter.loss, t.meter.grad_norm))
-    count = t.meter.steps * len(sums)
-    return {
-        "train/loss": sum(s[0] for s in sums) / count,
-        "train/grad_norm": sum(s[1] for s in sums) / count,
-        "train/lr": max(group["lr"] for group in t.optimizer.param_groups),
+    processes, taken = len(sums), t.meter.steps - t.meter.skipped
+    numbers = {
+        "train/loss": sum(s[0] for s in sums) / (t.meter.steps * processes),
+        "train/lr": t.lr,
         "train/epoch": (step + 1) / t.order.steps_per_epoch,
         "data/bad_videos": float(len(t.share_bad())),
     }
+    if taken:
+        numbers["train/grad_norm"] = sum(s[1] for s in sums) / (taken * processes)
+    if t.meter.skipped:
+        numbers["train/skipped_steps"] = float(t.meter.skipped)
+    return numbers

@@ -1,8 +1,9 @@
 """Whole runs in this process: exact resume, failures that keep what is good, results that are right."""
 
 import json
+import math
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,17 +16,19 @@ from everest.config import Experiment
 from everest.data.bad import TooManyBad
 from everest.data.index import read_index
 from everest.data.loader import EvaluationViews
-from everest.errors import EverestError, UsageError
+from everest.errors import AgreedError, EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
 from everest.model.pixels import normalize
 from everest.protocols import NullTracker
 from everest.training import loop
+from everest.training import run as module
 from everest.training.checkpoint import Checkpoints
 from everest.training.distributed import Process
 from everest.training.evaluate import evaluate
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import FolderStore, JsonLinesTracker, Trackers
+from everest.training.pretrain import pretrain_loss
 from everest.training.run import Result, run
 from tests.conftest import tiny
 
@@ -133,13 +136,11 @@ def test_a_request_to_stop_saves_the_step_and_the_run_goes_on_from_it(synthetic:
 def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_checkpoint(
     synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from everest.training import run as module
-
-    real, calls = module.pretrain_loss, []
+    calls = []
 
     def breaking(model: torch.nn.Module, video: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         calls.append(1)
-        return real(model, video, labels) * (float("nan") if len(calls) == 8 else 1)
+        return pretrain_loss(model, video, labels) * (float("nan") if len(calls) == 8 else 1)
 
     monkeypatch.setattr(module, "pretrain_loss", breaking)
     folder = tmp_path / "run"
@@ -149,6 +150,80 @@ def test_a_loss_that_is_not_finite_names_step_and_files_and_keeps_the_last_check
     assert [path.name[:13] for path in kept] == ["step-00000003", "step-00000006"]
     state = load_file(kept[-1] / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+class Overflow:
+    """The gradient of some calls is infinite, though their loss is a number: what sqrt gives at 0."""
+
+    def __init__(self, calls: Container[int]) -> None:
+        self.calls, self.made = calls, 0
+
+    def __call__(self, model: torch.nn.Module, video: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.made += 1
+        loss = pretrain_loss(model, video, labels)
+        if self.made in self.calls:
+            loss = loss + sum((parameter.flatten()[0] * 0).sqrt() for parameter in model.parameters())
+        return loss
+
+
+@pytest.mark.parametrize("clip_grad", [None, 1.0])
+def test_a_step_whose_gradient_is_not_finite_is_skipped_also_after_a_resume(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    clip_grad: float | None,
+) -> None:  # fmt: skip
+    config = tiny("pretrain", synthetic, **{"optim.clip_grad": clip_grad})
+    monkeypatch.setattr(module, "pretrain_loss", Overflow({5, 6}))
+    with caplog.at_level("WARNING"):
+        start(config, tmp_path / "whole")
+    assert [r.message[:38] for r in caplog.records] == [f"step {n}: the gradient is not finite (lr" for n in (4, 5)]
+    lines = numbers(tmp_path / "whole")
+    assert [line["step"] for line in lines if "train/skipped_steps" in line] == [5, 6]
+    assert [line["step"] for line in lines if "train/grad_norm" not in line] == [5, 6]
+    saved = sorted((tmp_path / "whole/checkpoints").glob("step-*"))
+    for folder in saved:
+        assert all(tensor.isfinite().all() for tensor in load_file(folder / "model.safetensors").values())
+
+    monkeypatch.setattr(module, "pretrain_loss", Overflow({5, 6}))
+    with pytest.raises(Killed):
+        start(config, tmp_path / "killed", KillAt(5, "train/loss"))
+    monkeypatch.setattr(module, "pretrain_loss", Overflow({2, 3}))  # it goes on from step 3
+    start(config, tmp_path / "killed")
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert numbers(tmp_path / "killed") == lines
+
+
+def test_too_many_skipped_steps_in_a_row_end_the_run_wherever_it_was_resumed(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("pretrain", synthetic)
+    monkeypatch.setattr(module, "pretrain_loss", Overflow(range(5, 13)))
+    said = r"the gradient was not finite 5 steps in a row, the last step 8 \(lr [\d.e-]+\); the last checkpoint is"
+    for _ in range(2):
+        with pytest.raises(AgreedError, match=said):
+            start(config, tmp_path / "run")
+        monkeypatch.setattr(module, "pretrain_loss", Overflow(range(13)))
+    newest = sorted((tmp_path / "run/checkpoints").glob("step-*"))[-1]
+    assert newest.name.startswith("step-00000006")
+    assert all(tensor.isfinite().all() for tensor in load_file(newest / "model.safetensors").values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leaps(torch.optim.AdamW):
+        """A step that a gradient of any size can make where the learning rate is absurd."""
+
+        def step(self, closure: Any = None) -> None:
+            super().step()
+            if len(self.state) and next(iter(self.state.values()))["step"] == 5:
+                self.param_groups[0]["params"][0].data[0] = math.inf
+
+    monkeypatch.setattr(torch.optim, "AdamW", Leaps)
+    with pytest.raises(
+        AgreedError, match=r"the weights are not finite after step 5 \(lr .*; the last checkpoint is kept"
+    ):
+        start(tiny("pretrain", synthetic, **{"keep.checkpoint_steps": 5}), tmp_path / "run")
+    assert not list((tmp_path / "run/checkpoints").glob("step-*"))
 
 
 def test_too_many_unreadable_videos_end_the_run_and_a_higher_limit_continues_it(
