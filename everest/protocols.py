@@ -6,6 +6,8 @@ from typing import Any, Literal, Protocol
 
 Outcome = Literal["finished", "failed", "interrupted"]
 
+LATEST, BEST = "latest.json", "best.json"  # pointers to checkpoints
+
 
 class CheckpointStore(Protocol):
     """Files by key, such as ``step-00000500-1f3a9c2e/model.safetensors``, and a few pointers: short texts.
@@ -14,17 +16,24 @@ class CheckpointStore(Protocol):
     checkpoint's manifest is put last. Called by the main process, from one thread at a time.
     """
 
+    @property
+    def address(self) -> str:
+        """Where it is, for people."""
+
     def put(self, file: Path, key: str) -> None:
         """Takes ``file`` over (it is gone from its place afterwards) under ``key``. Raises OSError."""
 
     def get(self, key: str, file: Path) -> None:
-        """Copies what is under ``key`` to ``file``. Raises FileNotFoundError or another OSError."""
+        """Copies what is under ``key`` to ``file``.
+
+        Raises FileNotFoundError or another OSError, ValueError where it came otherwise than it was put.
+        """
 
     def list(self) -> Sequence[str]:
         """All keys, in any order."""
 
     def delete(self, key: str) -> None:
-        """Removes ``key``, or does nothing where it is not there."""
+        """Removes ``key``, or does nothing where it is not there. Raises PermissionError where that is not allowed."""
 
     def read(self, key: str) -> str | None:
         """What a pointer says; None where there is none. Raises OSError."""

@@ -4,37 +4,41 @@ A checkpoint is a folder ``step-00000500-1f3a9c2e`` in the store. The number at 
 it, so that two writers never mix their files. Its manifest, put last, makes it one; without it, it is not there.
 Weights, settings and class names are those of an exported model, so that a checkpoint can be used as one. Two
 pointers tell which is the newest and which the best; moving them fails for a process whose run another has taken over.
+
+Who reads destroys nothing: what is wrong is fetched again, what stays wrong is passed over and kept, and where nothing
+can be used a run stops.
 """
 
-import json
 import logging
+import math
 import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from everest.files import sha256
-from everest.protocols import AtOnce, CheckpointStore, Queue
+from everest.errors import EverestError
+from everest.protocols import BEST, LATEST, AtOnce, CheckpointStore, Queue
+from everest.training.manifest import MANIFEST, MODEL, TRAINING, Damaged, Manifest, Seal
 
 log = logging.getLogger(__name__)
 
-LATEST, BEST = "latest.json", "best.json"
-
-_MANIFEST = "manifest.json"
-_MODEL = "model.safetensors"
-_TRAINING = "training.pt"
 _SCRATCH = ".checkpoint-"
 _KEY = re.compile(r"(step-\d{8}-[0-9a-f]{8})/([\w.-]+)")
-_FILE = re.compile(r"\w[\w.-]*")
+_ATTEMPTS = 3  # to fetch a file as it was saved
+_SHOWN = 5
+
+T = TypeVar("T")
 
 
 class Checkpoint(NamedTuple):
@@ -43,6 +47,23 @@ class Checkpoint(NamedTuple):
     weights: dict[str, Tensor]
     training: dict[str, Any]  # optimizer state and meters: tensors and plain containers
     texts: dict[str, str]  # the other files by name: settings, class names, the numbers so far
+
+
+class _Latest(BaseModel):
+    """What the pointer to the newest checkpoint says."""
+
+    checkpoint: str | None = None
+    writer: str = ""
+    passed_over: list[str] = []  # by it and those before; they are kept for people to look at
+
+
+class _Best(BaseModel):
+    checkpoint: str
+    metric: str
+    value: float
+
+
+_Pointer = TypeVar("_Pointer", _Latest, _Best)
 
 
 class Checkpoints:
@@ -57,13 +78,19 @@ class Checkpoints:
         self.queue = queue or AtOnce()
         self._writer = secrets.token_hex(4)
         self._current: str | None = None
-        self._best: dict[str, Any] = {}
-        self._damaged: set[str] = set()
+        self._best: _Best | None = None
+        self._passed_over: set[str] = set()
+        self._there: dict[str, set[str]] = {}  # files by checkpoint, as far as this process may remove them
+        self._refused = False
 
     def take_over(self, newest: Checkpoint | None) -> None:
         """Makes this process the run's only writer; any other will find itself Superseded."""
-        best, _ = self.store.read(BEST), self.store.read(LATEST)
-        self._best = json.loads(best) if best else {}
+        self._there = self._listed()
+        latest, best = self.store.read(LATEST), self.store.read(BEST)
+        self._passed_over |= set((_said(_Latest, latest) or _Latest()).passed_over)
+        self._best = _said(_Best, best)
+        if best is not None and not self._best:  # it may be any of them
+            self._passed_over |= set(self._there) - {newest.name if newest else ""}
         self._current = newest.name if newest else None
         self.queue.submit("take over", partial(self._point_to, self._current))
 
@@ -77,13 +104,13 @@ class Checkpoints:
         folder = Path(tempfile.mkdtemp(dir=self.scratch, prefix=_SCRATCH))
         discard = partial(shutil.rmtree, folder)
         try:
-            save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / _MODEL)
-            torch.save(training, folder / _TRAINING)
+            save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / MODEL)
+            torch.save(training, folder / TRAINING)
             for file, text in texts.items():
                 (folder / file).write_text(text)
-            files = {path.name: _seal(path) for path in sorted(folder.iterdir())}
-            (folder / _MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=1))
-            self.queue.submit("checkpoint", partial(self._publish, name, folder, [*files, _MANIFEST]), discard)
+            files = {path.name: Seal.of(path) for path in sorted(folder.iterdir())}
+            (folder / MANIFEST).write_text(Manifest(step=step, files=files).model_dump_json(indent=1))
+            self.queue.submit("checkpoint", partial(self._publish, name, folder, [*files, MANIFEST]), discard)
         except BaseException:
             discard(ignore_errors=True)
             raise
@@ -98,90 +125,169 @@ class Checkpoints:
         for file in files:
             if (folder / file).exists():
                 self.store.put(folder / file, f"{name}/{file}")
+                self._there.setdefault(name, set()).add(file)
         self._point_to(name)
         self._prune(name)
         folder.rmdir()
 
     def _mark(self, name: str, metric: str, value: float) -> None:
-        higher = self._best.get("metric") != metric or value > self._best["value"]
-        if higher and name in self._complete():
-            best = {"checkpoint": name, "metric": metric, "value": value}
-            self.store.point(BEST, json.dumps(best))
+        higher = self._best is None or self._best.metric != metric or value > self._best.value
+        if higher and math.isfinite(value) and MANIFEST in self._there.get(name, ()):
+            best = _Best(checkpoint=name, metric=metric, value=value)
+            self.store.point(BEST, best.model_dump_json())
             self._best = best
 
     def _point_to(self, name: str | None) -> None:
-        self.store.point(LATEST, json.dumps({"checkpoint": name, "writer": self._writer}))
+        latest = _Latest(checkpoint=name, writer=self._writer, passed_over=sorted(self._passed_over))
+        self.store.point(LATEST, latest.model_dump_json())
 
-    def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose every sum is right and every weight finite; others are passed over, and said."""
+    def newest(self, use: Callable[[Checkpoint], None] = lambda _: None) -> Checkpoint | None:
+        """The newest checkpoint that is whole and has finite weights, and that ``use`` does not fail with.
+
+        Others are passed over, and that is said. Raises EverestError where there are some and none of them will do.
+        """
+
+        def read(name: str, folder: Path) -> Checkpoint:
+            checkpoint = self._read(name, folder)
+            use(checkpoint)
+            return checkpoint
+
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.scratch, prefix=_SCRATCH) as scratch:
-            name = self.fetch_newest(Path(scratch))
-            return _read(name, Path(scratch)) if name else None
+            return self._first_good(Path(scratch), read)
 
     def fetch_newest(self, folder: Path) -> str | None:
-        """Copies the newest checkpoint that verifies to ``folder``, and returns its name."""
-        for name in sorted(self._complete(), reverse=True):
+        """Copies the newest checkpoint that verifies to ``folder``, and returns its name. Raises EverestError."""
+
+        def fetch(name: str, folder: Path) -> str:
+            self.fetch(name, folder)
+            return name
+
+        return self._first_good(folder, fetch)
+
+    def _first_good(self, folder: Path, take: Callable[[str, Path], T]) -> T | None:
+        complete = [name for name, files in sorted(self._listed().items()) if MANIFEST in files]
+        newest = (_said(_Latest, self.store.read(LATEST)) or _Latest()).checkpoint
+        failed: dict[str, str] = {}
+        if newest and newest not in complete:
+            log.warning("checkpoint %s was the newest and is not there any more", newest)
+            failed[newest] = "it is not there any more"
+        for name in reversed(complete):
             try:
-                self.fetch(name, folder)
-                _require_finite(folder / _MODEL)
-            except (FileNotFoundError, ValueError, KeyError) as error:
+                with _as_damage():
+                    return take(name, folder)
+            except (FileNotFoundError, Damaged) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", name, error)
-                self._damaged.add(name)
+                failed[name] = str(error)
+                self._passed_over.add(name)
                 for file in folder.iterdir():
                     file.unlink()
-            else:
-                return name
+        if failed:
+            shown = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:_SHOWN])
+            raise EverestError(
+                f"none of the {len(failed)} checkpoints in {self.store.address} can be used ({shown}); nothing is "
+                f"begun anew over them: put back what they were, choose another --name, or move all of it away"
+            )
         return None
 
     def fetch(self, name: str, folder: Path) -> None:
-        """Copies a checkpoint's files to ``folder``.
+        """Copies a checkpoint's files to ``folder``; what is wrong may be so on its way only, and is fetched again.
 
-        Raises FileNotFoundError where one is missing, ValueError or KeyError where one is not what the manifest says.
+        Raises FileNotFoundError where one is missing, Damaged where one is not what it should be.
         """
-        self.store.get(f"{name}/{_MANIFEST}", folder / _MANIFEST)
-        files = json.loads((folder / _MANIFEST).read_text())["files"]
-        for file in (_MODEL, _TRAINING, *files):
-            if not _FILE.fullmatch(file):
-                raise ValueError(f"its manifest names a file {file!r}")
-            if not (folder / file).exists():
-                self.store.get(f"{name}/{file}", folder / file)
-            if _seal(folder / file) != files[file]:
-                raise ValueError(f"{file} is not what its manifest says")
+        with _as_damage():
+            try:
+                self._fetch(name, folder)
+            except (FileNotFoundError, Damaged):  # it may have been the manifest
+                self._fetch(name, folder)
+            _require_finite(folder / MODEL)
+
+    def _fetch(self, name: str, folder: Path) -> None:
+        manifest = self._fetch_file(f"{name}/{MANIFEST}", folder, lambda file: Manifest.read(file, _step_of(name)))
+        for file, seal in manifest.files.items():
+            if not (folder / file).exists() or Seal.of(folder / file) != seal:
+                self._fetch_file(f"{name}/{file}", folder, seal.require)
+
+    def _fetch_file(self, key: str, folder: Path, read: Callable[[Path], T]) -> T:
+        file = folder / key.partition("/")[2]
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                self.store.get(key, file)
+                return read(file)
+            except (FileNotFoundError, ValueError) as error:
+                log.warning("%s is fetched again: %s", key, error)
+        self.store.get(key, file)
+        return read(file)
+
+    def _read(self, name: str, folder: Path) -> Checkpoint:
+        self.fetch(name, folder)
+        training = torch.load(folder / TRAINING, map_location="cpu", weights_only=True)
+        if not isinstance(training, dict):
+            raise Damaged(f"{TRAINING} holds a {type(training).__name__}")
+        others = {path.name for path in folder.iterdir()} - {MODEL, TRAINING, MANIFEST}
+        texts = {file: (folder / file).read_text() for file in others}
+        return Checkpoint(name, _step_of(name), load_file(folder / MODEL), training, texts)
 
     def _prune(self, newest: str) -> None:
-        names = sorted(self._complete() - self._damaged)
-        alive = {*names[-self.keep :], newest, self._best.get("checkpoint")}
-        for name in self._complete() - alive:
-            self.store.delete(f"{name}/{_MANIFEST}")
+        """Removes what is old, manifests first. What the store holds on to is not asked of it again."""
+        good = sorted(
+            name for name, files in self._there.items() if MANIFEST in files and name not in self._passed_over
+        )
+        alive = {*good[-self.keep :], newest, *self._passed_over, *([self._best.checkpoint] if self._best else [])}
+        for name in set(self._there) - alive:
+            try:
+                for file in sorted(self._there[name], key=lambda file: file != MANIFEST):
+                    self.store.delete(f"{name}/{file}")
+            except PermissionError as error:
+                if not self._refused:
+                    log.warning(
+                        "old checkpoints cannot be removed and stay (%s); new ones are saved all the same", error
+                    )
+                    self._refused = True
+            del self._there[name]
+
+    def _listed(self) -> dict[str, set[str]]:
+        """The files of each checkpoint, whole or not."""
+        there: dict[str, set[str]] = {}
         for key in self.store.list():
-            if (found := _KEY.fullmatch(key)) and found[1] not in alive:
-                self.store.delete(key)
-
-    def _complete(self) -> set[str]:
-        keys = (_KEY.fullmatch(key) for key in self.store.list())
-        return {found[1] for found in keys if found and found[2] == _MANIFEST}
+            if found := _KEY.fullmatch(key):
+                there.setdefault(found[1], set()).add(found[2])
+        return there
 
 
-def _read(name: str, folder: Path) -> Checkpoint:
-    step = json.loads((folder / _MANIFEST).read_text())["step"]
-    training = torch.load(folder / _TRAINING, map_location="cpu", weights_only=True)
-    others = {path.name for path in folder.iterdir()} - {_MODEL, _TRAINING, _MANIFEST}
-    return Checkpoint(
-        name, step, load_file(folder / _MODEL), training, {file: (folder / file).read_text() for file in others}
-    )
+def _step_of(name: str) -> int:
+    return int(name[5:13])
+
+
+@contextmanager
+def _as_damage() -> Iterator[None]:
+    """Whatever the content of a file raises is damage; that a disk or a server fails is not."""
+    try:
+        yield
+    except (OSError, MemoryError, EverestError, Damaged):
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise Damaged(lines[0][:300]) from None
+
+
+def _said(kind: type[_Pointer], text: str | None) -> _Pointer | None:
+    """What a pointer says; one that cannot be read says nothing."""
+    if text is None:
+        return None
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        log.warning("a pointer to a checkpoint cannot be read: %.100r", text)
+        return None
 
 
 def _require_finite(weights: Path) -> None:
-    """Raises ValueError: a run that went on from NaN would never find back."""
+    """Raises Damaged: a run that went on from NaN would never find back."""
     with safe_open(weights, "pt") as tensors:
         for name in tensors.keys():  # noqa: SIM118
             if not tensors.get_tensor(name).isfinite().all():
-                raise ValueError(f"{name} has values that are not finite")
-
-
-def _seal(file: Path) -> dict[str, Any]:
-    return {"bytes": file.stat().st_size, "sha256": sha256(file)}
+                raise Damaged(f"{name} has values that are not finite")
 
 
 def clear_scratch(scratch: Path) -> None:

@@ -1,6 +1,7 @@
 """The collaborators of a run on this machine: checkpoints in a folder, metrics as JSON lines."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -21,15 +22,25 @@ class FolderStore:
         self.folder = folder
         self._seen: dict[str, str | None] = {}
 
+    @property
+    def address(self) -> str:
+        return str(self.folder)
+
     def put(self, file: Path, key: str) -> None:
         publish(file, self.folder / key)
 
     def get(self, key: str, file: Path) -> None:
+        if not (self.folder / key).is_file():  # a folder, a pipe
+            raise FileNotFoundError(f"{self.folder / key} is not there, or no file")
         with whole_file(file) as temporary:
             shutil.copyfile(self.folder / key, temporary)
 
     def list(self) -> Sequence[str]:
-        files = (path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+        """Raises OSError where a folder cannot be looked into."""
+        if not self.folder.exists():
+            return []
+        found = (Path(folder) / file for folder, _, files in os.walk(self.folder, onerror=_raise) for file in files)
+        files = (path for path in found if path.is_file() and not path.name.startswith("."))
         return [path.relative_to(self.folder).as_posix() for path in files]
 
     def delete(self, key: str) -> None:
@@ -50,6 +61,10 @@ class FolderStore:
                 raise Superseded(f"another process continues the run in {self.folder}; this one stops")
             write_text(self.folder / key, text)
         self._seen[key] = text
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 class JsonLinesTracker(NullTracker):

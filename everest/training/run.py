@@ -135,10 +135,15 @@ def same_experiment(begun: Experiment, config: Experiment, where: str) -> None:
 
 def _take_over(training: Training) -> Checkpoint | None:
     """The checkpoint to continue from; in a fresh folder it brings the numbers up to it along."""
-    checkpoint = training.checkpoints.newest()
-    if checkpoint:
+
+    def use(checkpoint: Checkpoint) -> None:
         begun = Experiment.parse(yaml.safe_load(checkpoint.texts[EXPERIMENT]))
         same_experiment(begun, training.config, f"{training.config.name} (checkpoint {checkpoint.name})")
+        with suppress(UsageError):  # which all processes raise alike, later
+            training.restore(checkpoint)
+
+    checkpoint = training.checkpoints.newest(use)
+    if checkpoint:
         file = training.metrics_file
         if not file.exists() and file.name in checkpoint.texts:
             write_text(file, checkpoint.texts[file.name])

@@ -127,7 +127,7 @@ def _finished(store: "S3Store", config: Experiment) -> bool:
 
 def _count_start(s3: _S3, settings: PlatformSettings) -> None:
     """Raises EverestError where this submission has started too often without a new checkpoint in between."""
-    from everest.training.checkpoint import LATEST
+    from everest.protocols import LATEST
 
     limit = settings.backoff_limit
     latest = json.loads(s3.store.read(LATEST) or "{}").get("checkpoint")

@@ -17,7 +17,8 @@ from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
 from everest.files import sha256
-from everest.training.checkpoint import BEST, LATEST, Checkpoints
+from everest.protocols import BEST, LATEST
+from everest.training.checkpoint import Checkpoints
 from everest.training.local import METRICS, FolderStore
 from orchestration.job import RESULT, TRIAL
 from orchestration.outbox import one_line

@@ -1,0 +1,58 @@
+"""What makes a checkpoint whole: its manifest, which names every file with its size and sum."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from everest.files import sha256
+
+MANIFEST, MODEL, TRAINING = "manifest.json", "model.safetensors", "training.pt"
+
+_LONGEST = 2**20  # bytes
+
+FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=255)]
+
+
+class Damaged(ValueError):
+    """A checkpoint is not what it should be."""
+
+
+class Seal(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, file: Path) -> "Seal":
+        return cls(bytes=file.stat().st_size, sha256=sha256(file))
+
+    def require(self, file: Path) -> None:
+        """Raises Damaged where it is not that file's."""
+        if self.of(file) != self:
+            raise Damaged(f"{file.name} is not what its manifest says")
+
+
+class Manifest(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    step: int
+    files: dict[FileName, Seal]
+
+    @classmethod
+    def read(cls, file: Path, step: int) -> "Manifest":
+        """Raises Damaged where it is none, or not the one of a checkpoint of that step."""
+        if file.stat().st_size > _LONGEST:
+            raise Damaged(f"its manifest has {file.stat().st_size} bytes")
+        try:
+            found = cls.model_validate_json(file.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part)[:100] for part in first["loc"])
+            raise Damaged(f"its manifest is malformed ({where!r}: {first['msg']})") from None
+        if missing := {MODEL, TRAINING} - set(found.files):
+            raise Damaged(f"its manifest names no {' and no '.join(sorted(missing))}")
+        if found.step != step:
+            raise Damaged(f"its manifest is of step {found.step}")
+        return found
