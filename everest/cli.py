@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +16,20 @@ from typing import Any, Literal, NoReturn
 from everest.arguments import overrides
 from everest.config import DataConfig, Experiment
 from everest.errors import AgreedError, EverestError, UsageError
+from everest.leave import leave
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    try:
+        code = command(arguments)
+    except Exception:
+        traceback.print_exc()
+        code = EverestError.exit_code
+    leave(code)
+
+
+def command(arguments: Sequence[str] | None = None) -> int:
+    """Does what they say. Returns the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads leave the cores to decoding
     main_process = os.environ.get("RANK", "0") == "0"
     try:
@@ -26,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except EverestError as error:
         if main_process or not isinstance(error, AgreedError):
             print(f"everest: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        sys.exit(1)
-    sys.exit(0)
+        return 1
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,14 +113,15 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.progress import start_logging
     from everest.protocols import NullTracker, Tracker
     from everest.settings import LocalSettings
+    from everest.training.device import choose_device
     from everest.training.distributed import processes
     from everest.training.interrupt import stop_requests
     from everest.training.local import METRICS, FolderStore, JsonLinesTracker, Trackers
     from everest.training.run import Result, run
 
-    settings = LocalSettings()
+    settings = LocalSettings.load()
     folder = settings.work / config.name
-    with processes() as process, stop_requests() as stop:
+    with processes(choose_device(settings.device)) as process, stop_requests() as stop:
         start_logging(process.main)
         result = Result.read(folder)
         if result is None:
@@ -161,6 +174,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.export import load_model
     from everest.model.classifier import Classifier
     from everest.progress import start_logging
+    from everest.settings import LocalSettings
+    from everest.training.device import choose_device
     from everest.training.distributed import processes
     from everest.training.evaluate import evaluate
     from everest.training.interrupt import stop_requests
@@ -174,7 +189,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     if config.data.val is None:
         raise UsageError("data.val is not set; add --data.val LIST")
     index = read_index(config.data.val, config.data.root)
-    with processes() as process, stop_requests() as stop:
+    with processes(choose_device(LocalSettings.load().device)) as process, stop_requests() as stop:
         start_logging(process.main)
         tests = config.evaluate
         model = exported.model.to(process.device)
@@ -232,7 +247,7 @@ def _figures(options: argparse.Namespace, rest: list[str]) -> None:
 def _newest_run() -> Path:
     from everest.settings import LocalSettings
 
-    work = LocalSettings().work
+    work = LocalSettings.load().work
     finished = sorted(work.glob("*/result.json"), key=lambda file: file.stat().st_mtime)
     if not finished:
         raise UsageError(f"{work} has no finished run; name a run's folder or an exported model before --video")

@@ -64,6 +64,9 @@ def _find(what: str, check: Callable[[], str]) -> Finding:
 def _processor() -> str:
     import torch
 
+    from everest.training.device import choose_device
+
+    choose_device("auto")  # raises where this machine has GPUs that cannot be used
     if not torch.cuda.is_available():
         return f"no GPU that torch {torch.__version__} can use: {os.cpu_count()} cores, enough for make demo"
     names = {torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}

@@ -1,13 +1,34 @@
 """The processes of a run: one, or those that torchrun started."""
 
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from everest.errors import AgreedError, EverestError, UsageError
+
+T = TypeVar("T")
+
+TIMEOUT = timedelta(minutes=10)  # of what all do together
+_LOOK_EVERY_S = 0.05
+_CAUSE_FIRST_S = 3  # so that torchrun reports the process that began it
+_LOST = re.compile(r"(closed|reset) by peer|Broken pipe|[Tt]imed out (waiting|after)")  # gloo's words, and the store's
+
+
+class PeerLost(EverestError):
+    """Another process of the run has ended, or does not come. Starting all of them again may help."""
+
+    exit_code = os.EX_TEMPFAIL
 
 
 @dataclass(frozen=True)
@@ -17,6 +38,8 @@ class Process:
     rank: int
     world: int
     device: torch.device
+    store: Store | None = None  # where processes leave notes for each other
+    _waits: Iterator[int] = field(default_factory=count, repr=False)
 
     @property
     def main(self) -> bool:
@@ -39,28 +62,76 @@ class Process:
         return values
 
     def share(self, value: Any) -> Any:
-        """The first process's value, in every process."""
+        """The first process's value, in every process; for as long as it takes the first one to get it."""
         if self.world == 1:
             return value
+        self._wait_for([0], f"shared-{next(self._waits)}")
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
 
+    def together(self, work: Callable[[], T]) -> T:
+        """Does it in every process. An EverestError of one of them is raised in all, as an AgreedError."""
+        if self.world == 1:
+            return work()
+        result, error = None, None
+        try:
+            result = work()
+        except EverestError as raised:
+            error = raised
+        self._wait_for(range(self.world), f"done-{next(self._waits)}")
+        found = self.gather(error and (isinstance(error, UsageError), str(error)))
+        for usage, said in filter(None, found):
+            raise (UsageError if usage else AgreedError)(said)
+        return result  # type: ignore[return-value]
+
+    def leave(self) -> None:
+        """Takes the process group down once all have come here."""
+        if self.world > 1:
+            self._wait_for(range(self.world), "left")
+            dist.destroy_process_group()
+
+    def _wait_for(self, ranks: "list[int] | range", what: str) -> None:
+        """Until these processes have come here, however long that takes: the first may be waiting for a server."""
+        assert self.store
+        self.store.set(f"{what}/{self.rank}", "here")
+        while not self.store.check([f"{what}/{rank}" for rank in ranks]):
+            time.sleep(_LOOK_EVERY_S)
+
 
 @contextmanager
-def processes() -> Iterator[Process]:
-    """Joins the process group that torchrun describes, if any: NCCL between GPUs, gloo between CPUs."""
+def processes(device: torch.device) -> Iterator[Process]:
+    """Joins the process group that torchrun describes, if any: NCCL between GPUs, gloo between CPUs.
+
+    A process that leaves by an exception leaves the group as it is: to take it down under NCCL would be to wait for
+    the others. ``everest.leave`` ends it then. Raises PeerLost where the others do not come or have ended.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    rank = int(os.environ.get("RANK", "0"))
-    device = torch.device("cpu")
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
     if world == 1:
         yield Process(0, 1, device)
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Process(rank, world, device)
-    finally:
-        dist.destroy_process_group()
+        process = _join(device)
+        yield process
+        process.leave()
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        time.sleep(_CAUSE_FIRST_S)
+        raise PeerLost(
+            f"another process of the run has ended, or did not come within {TIMEOUT.seconds // 60} minutes; "
+            "what ended it is said there"
+        ) from None
+
+
+def _join(device: torch.device) -> Process:
+    store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+        store=PrefixStore("group", store),
+        rank=rank,
+        world_size=world,
+        timeout=TIMEOUT,
+        device_id=device if device.type == "cuda" else None,
+    )
+    return Process(rank, world, device, PrefixStore("notes", store))

@@ -96,7 +96,11 @@ class Training:
 
     def autocast(self) -> torch.autocast:
         wanted, kind = self.config.optim.precision, self.process.device.type
-        bfloat16 = kind == "cuda" and torch.cuda.is_bf16_supported() if wanted == "auto" else wanted == "bfloat16"
+        bfloat16 = (
+            kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+            if wanted == "auto"
+            else wanted == "bfloat16"
+        )
         return torch.autocast(kind, torch.bfloat16, enabled=bfloat16)
 
     def restore(self, checkpoint: Checkpoint) -> None:

@@ -72,13 +72,13 @@ def run(
     Raises UsageError before anything is written where the experiment cannot be run or is not the one
     that ``folder`` was begun with; Interrupted after saving when asked to stop.
     """
-    train_index, val_index = _indices(config)
-    if process.main:
-        claim(folder, config)
-        clear_scratch(folder)
+    train_index, val_index = process.together(lambda: _indices(config))
+    process.together(lambda: _begin(folder, config) if process.main else None)
     checkpoints = Checkpoints(store, folder, config.keep.checkpoints, queue)
-    training = _prepare(config, folder, checkpoints, tracker, process, stop, train_index, val_index)
-    checkpoint = process.share(_take_over(training) if process.main else None)
+    training = process.together(
+        lambda: _prepare(config, folder, checkpoints, tracker, process, stop, train_index, val_index)
+    )
+    checkpoint = process.share(process.together(lambda: _take_over(training) if process.main else None))
     if checkpoint:
         training.restore(checkpoint)
     start = checkpoint.step if checkpoint else 0
@@ -114,6 +114,11 @@ def _indices(config: Experiment) -> tuple[VideoIndex, VideoIndex | None]:
             if index and len(index.classes) > classes:
                 raise UsageError(f"{index.source} has label {len(index.classes) - 1}, but there are {classes} classes")
     return train_index, val_index
+
+
+def _begin(folder: Path, config: Experiment) -> None:
+    claim(folder, config)
+    clear_scratch(folder)
 
 
 def claim(folder: Path, config: Experiment) -> None:

@@ -57,14 +57,17 @@ def _train() -> None:
     if config.data.workers:
         start_early()
     from everest.protocols import NullTracker
+    from everest.settings import LocalSettings
+    from everest.training.device import choose_device
     from everest.training.distributed import processes
     from everest.training.interrupt import stop_requests
     from everest.training.local import FolderStore
     from everest.training.run import run
 
     folder = settings.work / config.name
-    with processes() as process, stop_requests() as stop, _s3(settings, config, process) as s3:
-        if process.share(_finished(s3.store, config) if s3 else None):
+    device = choose_device(LocalSettings.load().device, settings.gpus)
+    with processes(device) as process, stop_requests() as stop, _s3(settings, config, process) as s3:
+        if process.share(process.together(lambda: _finished(s3.store, config) if s3 else None)):
             log.info("%s is finished already; choose another --name to run it again", config.name)
             return
         if s3:

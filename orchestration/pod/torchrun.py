@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from everest.errors import EverestError, UsageError
 from everest.files import write_text
+from everest.leave import leave
 from everest.progress import start_logging
 from orchestration.job import AGAIN
 
@@ -33,6 +35,8 @@ def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequenc
     rank.
     """
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's own account of what is said here in a line
+    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(os.environ["LOGLEVEL"])
     os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
     multiprocessing.set_forkserver_preload(_HEAVY)
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -66,9 +70,14 @@ def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequenc
 
 def _noting(codes: str, entry: Callable[..., int], *arguments: str) -> None:
     """In a process: torchrun tells of the first one that failed, and which that is is chance."""
-    if code := entry(*arguments):
+    try:
+        code = entry(*arguments)
+    except Exception:
+        traceback.print_exc()
+        code = AGAIN
+    if code:
         (Path(codes) / os.environ["RANK"]).write_text(str(code))
-        sys.exit(code)
+    leave(code)
 
 
 def alone(command: Sequence[str]) -> int:
@@ -97,11 +106,11 @@ def _fate(rank: int, code: int) -> str:
 
 def run_everest(*arguments: str) -> int:
     """The ``everest`` command's exit code."""
-    from everest.cli import main as everest
+    from everest.cli import command
 
     try:
-        everest(arguments)
-    except SystemExit as ended:
+        return command(arguments)
+    except SystemExit as ended:  # of argparse
         return int(ended.code or 0)
 
 

@@ -47,7 +47,10 @@ def host_pod_patch(file: Path) -> Path:
             "containers": [
                 {
                     "name": "pytorch",
-                    "env": [{"name": "PATH", "value": f"{sys.prefix}/bin:/usr/bin:/bin"}],
+                    "env": [
+                        {"name": "PATH", "value": f"{sys.prefix}/bin:/usr/bin:/bin"},
+                        {"name": "EVEREST_DEVICE", "value": "cpu"},  # the cluster's GPUs are names
+                    ],
                     "volumeMounts": [
                         {"name": name, "mountPath": str(path), "readOnly": True} for name, path in folders.items()
                     ],
