@@ -1,5 +1,6 @@
 """Randomness that depends on what is done and not on what was done before: runs resume exactly."""
 
+import os
 import random
 from zlib import crc32
 
@@ -19,3 +20,12 @@ def seed_everything(*keys: int | str) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed % 2**63)
+
+
+def choose_algorithms(deterministic: bool) -> None:
+    """Those that give the same bits each time, or the fastest. Before anything is multiplied on a GPU."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS at its start
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = False

@@ -21,7 +21,7 @@ from everest.model.classifier import Classifier
 from everest.model.registry import classifier, pretrain_model
 from everest.model.weights import load_weights
 from everest.protocols import CheckpointStore, Outcome, Queue, Tracker
-from everest.seeding import seed_everything
+from everest.seeding import choose_algorithms, seed_everything
 from everest.training.checkpoint import Checkpoint, Checkpoints, clear_scratch
 from everest.training.distributed import Process
 from everest.training.evaluate import Evaluation, evaluate
@@ -166,6 +166,7 @@ def _prepare(
     train_index: VideoIndex,
     val_index: VideoIndex | None,
 ) -> Training:
+    choose_algorithms(config.optim.deterministic)
     seed_everything(config.seed, "weights")
     if config.stage == "pretrain":
         model: PretrainModel | Classifier = pretrain_model(config)

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import signal
-from collections.abc import Callable, Container, Mapping
+import sys
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,7 @@ from everest.export import load_model
 from everest.model.classifier import Classifier
 from everest.model.pixels import normalize
 from everest.protocols import NullTracker
+from everest.seeding import choose_algorithms
 from everest.training import loop
 from everest.training import run as module
 from everest.training.checkpoint import Checkpoints
@@ -115,6 +118,49 @@ def test_the_seed_decides_the_weights(synthetic: Path, tmp_path: Path) -> None:
         results.append(weights(tmp_path / name))
     assert_same(results[0], results[1])
     assert not torch.equal(results[0]["mask_token"], results[2]["mask_token"])
+
+
+@pytest.fixture
+def usual_algorithms() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # and away afterwards
+        patch.delenv("CUBLAS_WORKSPACE_CONFIG")
+        yield
+    choose_algorithms(deterministic=False)
+
+
+@pytest.mark.usefixtures("usual_algorithms")
+def test_only_a_deterministic_run_takes_deterministic_algorithms_from_its_first_product_on(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def noting(config: Experiment) -> Any:
+        flags = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.deterministic
+        taken.append((*flags, os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+        raise Killed
+
+    monkeypatch.setattr(module, "pretrain_model", noting)
+    for deterministic in (True, False):
+        with pytest.raises(Killed):
+            start(tiny("pretrain", synthetic, **{"optim.deterministic": deterministic}), tmp_path / str(deterministic))
+    assert taken == [(True, True, ":4096:8"), (False, False, ":4096:8")]
+
+
+@pytest.mark.usefixtures("usual_algorithms")
+@pytest.mark.parametrize(("stage", "device"), [("pretrain", "cpu"), ("pretrain", "cuda"), ("finetune", "cuda")])
+def test_a_deterministic_run_gives_the_same_bits_after_a_kill(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, device: str
+) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    monkeypatch.setattr(sys.modules[__name__], "ALONE", Process(0, 1, torch.device(device)))
+    config = tiny(stage, synthetic, **VARIANTS[stage], **{"optim.deterministic": True})
+    start(config, tmp_path / "whole")
+    with pytest.raises(Killed):
+        start(config, tmp_path / "killed", KillAt(8, "train/loss"))
+    start(config, tmp_path / "killed")
+    assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
 
 
 def test_a_request_to_stop_saves_the_step_and_the_run_goes_on_from_it(synthetic: Path, tmp_path: Path) -> None:
