@@ -15,8 +15,9 @@ from typing import Any, Literal, NoReturn
 
 from everest.arguments import overrides
 from everest.config import DataConfig, Experiment
-from everest.errors import AgreedError, EverestError, UsageError
+from everest.errors import EverestError, UsageError
 from everest.leave import leave
+from everest.program import doing, exit_code
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -31,19 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def command(arguments: Sequence[str] | None = None) -> int:
     """Does what they say. Returns the exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads leave the cores to decoding
-    main_process = os.environ.get("RANK", "0") == "0"
-    try:
-        options, rest = _parser().parse_known_args(arguments)
+    return exit_code("everest", lambda: _run(arguments), main=os.environ.get("RANK", "0") == "0")
+
+
+def _run(arguments: Sequence[str] | None) -> None:
+    options, rest = _parser().parse_known_args(arguments)
+    with doing(options.doing):
         options.run(options, rest)
-    except EverestError as error:
-        if main_process or not isinstance(error, AgreedError):
-            print(f"everest: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 1
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[..., None], summary: str, **more: Any) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False, **more)
-        added.set_defaults(run=run)
+        added.set_defaults(run=run, doing=name)
         return added
 
     for stage in ("pretrain", "finetune"):
@@ -82,12 +77,12 @@ def _parser() -> argparse.ArgumentParser:
 
     data = command("data", lambda *_: None, "check or make data sets").add_subparsers(required=True, metavar="WHAT")
     added = data.add_parser("check", help="try every video of a list or folder, and report the unreadable ones")
-    added.set_defaults(run=_check)
+    added.set_defaults(run=_check, doing="data check")
     added.add_argument("source", type=Path, metavar="LIST|FOLDER")
     added.add_argument("--root", type=Path, help="what relative paths of the list start from")
     added.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     added = data.add_parser("synth", help="write a labelled set of moving things as H.264 files")
-    added.set_defaults(run=_synth)
+    added.set_defaults(run=_synth, doing="data synth")
     added.add_argument("out", type=Path)
     for name, default, what in (
         ("train", 640, "training videos"),

@@ -1,0 +1,110 @@
+"""How programs end: for what comes from outside one line and no traceback, in every locale."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from everest.config import ModelConfig
+from everest.errors import AgreedError, UsageError
+from everest.program import doing, exit_code, printable
+
+
+def ended(work: Callable[[], object], capsys: pytest.CaptureFixture[str], **more: bool) -> tuple[int, str]:
+    code = exit_code("everest", lambda: work() and None, **more)  # type: ignore[arg-type]
+    return code, capsys.readouterr().err
+
+
+def fail(error: Exception) -> Callable[[], object]:
+    def work() -> None:
+        with doing("predict"), doing("reading the model"):
+            raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        (fail(OSError(errno.ENOSPC, "No space left on device", "/full/a")), "/full/a: No space left on device"),
+        (fail(OSError(errno.EXDEV, "Cross-device", "a", None, "b")), "a -> b: Cross-device"),
+        (
+            fail(OSError("Caught OSError in worker 0.\nTraceback (most recent):\n  line\nOSError: gone")),
+            "OSError: gone",
+        ),
+        (fail(RecursionError("maximum recursion depth exceeded")), "nested too deeply, or redirected without end"),
+        (fail(MemoryError()), "not enough memory"),
+        (fail(ConnectionResetError()), "ConnectionResetError"),
+    ],
+)
+def test_what_comes_from_outside_is_one_line_that_says_what_was_done(
+    work: Callable[[], object], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(work, capsys) == (1, f"everest: predict: reading the model: {said}\n")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: json.loads("{"),
+        lambda: json.loads("[" * 100_000),
+        lambda: yaml.safe_load("a: ["),
+        b"\xff".decode,
+        lambda: Path("/nowhere/at/all").read_text(),
+        lambda: ModelConfig.model_validate({"depth": 0}),
+    ],
+)
+def test_files_that_are_not_what_they_should_be_leave_no_traceback(
+    work: Callable[[], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = ended(work, capsys)
+    assert code == 1
+    assert said.startswith("everest: ")
+    assert len(said.splitlines()) == 1
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    def work() -> None:
+        raise AssertionError("ours")
+
+    with pytest.raises(AssertionError, match="ours"):
+        exit_code("everest", work)
+
+
+def test_wrong_usage_and_what_all_processes_agree_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(fail(UsageError("wrong")), capsys) == (2, "everest: wrong\n")
+    assert ended(fail(AgreedError("all")), capsys, main=False) == (1, "")
+    assert ended(fail(OSError("mine alone")), capsys, main=False)[1].endswith("mine alone\n")
+
+
+def shell(code: str, **more: object) -> subprocess.CompletedProcess[str]:
+    program = f"import sys\nfrom everest.program import exit_code\nsys.exit(exit_code('everest', lambda: {code}))"
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, text=True, stderr=subprocess.PIPE, check=False, timeout=60,
+        **more,  # type: ignore[call-overload]
+    )  # fmt: skip
+
+
+def test_names_of_every_kind_are_printed_where_only_ascii_is() -> None:
+    done = shell(r"print('caf\udce9', '\u00e9', '\u2588')", stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "caf\\udce9 \\xe9 \\u2588\n", "")
+    assert printable(os.fsdecode(b"caf\xe9")) == "caf\\udce9"
+
+
+def test_output_that_nobody_reads_ends_quietly_and_a_full_disk_is_said() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = shell("print('x' * 100_000)", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+    with Path("/dev/full").open("w") as full:
+        done = shell("print('x')", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.startswith("everest: No space left on device\n")
