@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from everest.config import Experiment as Experiment
+    from everest.data.decode import read_frames as read_frames
     from everest.model.redundancy import token_importance as token_importance
     from everest.model.registry import create_classifier as create_classifier
     from everest.model.registry import create_pretrain_model as create_pretrain_model
@@ -15,10 +16,18 @@ _HOME = {
     "create_classifier": "everest.model.registry",
     "create_pretrain_model": "everest.model.registry",
     "load_weights": "everest.model.weights",
+    "read_frames": "everest.data.decode",
     "token_importance": "everest.model.redundancy",
 }
 
-__all__ = ["Experiment", "create_classifier", "create_pretrain_model", "load_weights", "token_importance"]
+__all__ = [
+    "Experiment",
+    "create_classifier",
+    "create_pretrain_model",
+    "load_weights",
+    "read_frames",
+    "token_importance",
+]
 
 
 def __getattr__(name: str) -> Any:

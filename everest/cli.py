@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("source", type=Path, metavar="LIST|FOLDER")
     added.add_argument("--root", type=Path, help="what relative paths of the list start from")
     added.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    added.add_argument("--deep", action="store_true", help="reach every frame by seeking, not eight of each video")
     added = data.add_parser("synth", help="write a labelled set of moving things as H.264 files")
     added.set_defaults(run=_synth, doing="data synth")
     added.add_argument("out", type=Path)
@@ -251,18 +252,19 @@ def _newest_run() -> Path:
 
 def _check(options: argparse.Namespace, rest: list[str]) -> None:
     _nothing_left(rest)
-    from everest.data.check import unreadable
+    from everest.data.check import verdicts
     from everest.data.index import read_index
     from everest.progress import ProgressBar
 
     index = read_index(options.source, options.root)
     bad = []
     with ProgressBar("check", len(index.videos)) as bar:
-        for path, reason in unreadable(index, options.workers):
+        for path, unreadable, remark in verdicts(index, options.workers, options.deep):
             bar.advance()
-            if reason:
+            if unreadable:
                 bad.append(path)
-                print(f"{path}: {reason}", flush=True)
+            if unreadable or remark:
+                print(f"{path}: {unreadable or remark}", flush=True)
     print(f"{len(index.videos)} videos, {len(index.classes)} classes, {len(bad)} unreadable")
     if bad:
         share, allowed = len(bad) / len(index.videos), DataConfig().max_bad

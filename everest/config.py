@@ -157,6 +157,8 @@ class DataConfig(Section):
     rate: Positive = Field(4, description="dense sampling: one frame in so many")
     repeats: Positive = Field(1, description="clips cut from each decoded training video")
     short_side: Positive | None = Field(None, description="pixels; None: 8/7 of model.image_size (256 for 224)")
+    reader: Literal["av", "decord"] = Field("av", description="decord refuses files whose frames it cannot number")
+    time_limit: float = Field(120, gt=0, description="seconds to read a video in; beyond it counts as unreadable")
     workers: int = Field(2, ge=0, description="decoding processes per training process, at most one a core")
     max_bad: Probability = Field(0.05, description="share of unreadable videos that ends the run")
 

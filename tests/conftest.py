@@ -13,6 +13,7 @@ from orchestration.settings import PlatformSettings
 pytest_plugins = ["tests.platform"]
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+CASES = Path(os.environ.get("EVEREST_TEST_CASES", SHARED / "cases"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -41,6 +42,13 @@ def clips() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real clips at {folder}; EVEREST_TEST_CLIPS names a folder of them")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    if not CASES.is_dir():
+        pytest.skip(f"no field cases at {CASES}; EVEREST_TEST_CASES names a folder of them")
+    return CASES
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,35 @@
 """Trying every video beforehand."""
 
 from collections.abc import Iterator
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from typing import NamedTuple
 
-import numpy as np
-
-from everest.data.decode import DecodeError, decode
 from everest.data.index import Video, VideoIndex
-from everest.data.workers import ignore_interrupts, worker_context
+from everest.data.reader.errors import DecodeError
+from everest.data.reader.process import TIME_LIMIT_S, ask
 
-_FRAMES = 8
-
-
-def unreadable(index: VideoIndex, workers: int) -> Iterator[tuple[str, str | None]]:
-    """Each video's path and, where frames from all over it cannot be decoded, the reason."""
-    with worker_context().Pool(workers, ignore_interrupts) as pool:
-        yield from pool.imap(_try, index.videos)
+_DEEP = 10  # times as long
 
 
-def _try(video: Video) -> tuple[str, str | None]:
+class Verdict(NamedTuple):
+    """On one video."""
+
+    path: str
+    unreadable: str | None  # the reason, where a run could not use it
+    remark: str | None  # what is odd about one that a run can use
+
+
+def verdicts(index: VideoIndex, workers: int, deep: bool = False) -> Iterator[Verdict]:
+    """Decodes each video from the start, and by seeking as a run does: eight of its frames, or with ``deep`` all."""
+    with ThreadPool(workers) as pool:
+        yield from pool.imap(partial(_try, deep=deep), index.videos)
+
+
+def _try(video: Video, deep: bool) -> Verdict:
+    limit = TIME_LIMIT_S * _DEEP if deep else TIME_LIMIT_S
     try:
-        decode(video.path, 64, lambda total: np.linspace(0, total - 1, _FRAMES).astype(int))
+        answer = ask(video.path, limit, task="compare", deep=deep)
     except DecodeError as error:
-        return str(video.path), str(error)
-    return str(video.path), None
+        return Verdict(str(video.path), str(error), None)
+    return Verdict(str(video.path), None, answer["remark"])

@@ -1,63 +1,66 @@
-"""Frames from video files, by decord: one thread, straight to the wanted size, the reader gone afterwards."""
+"""Frames of a video file by their number, exact, in a process that may hang or crash without harm."""
 
-import logging
-import re
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
-import av
-import decord
 import numpy as np
 import torch
 from torch import Tensor
 
-decord.logging.set_level(decord.logging.QUIET)
-logging.getLogger("libav").setLevel(logging.CRITICAL)
+from everest.data.reader.errors import DecodeError
+from everest.data.reader.process import TIME_LIMIT_S, ask
+from everest.errors import EverestError
+
+__all__ = ["DecodeError", "NoSuchFrame", "decode", "read_frames"]
 
 
-_WHERE = re.compile(r".*\.cc:\d+: ")  # decord says first which line of its own source stumbled
+class NoSuchFrame(EverestError, IndexError):
+    """A number that no frame of the video has."""
 
 
-class DecodeError(Exception):
-    """A video that cannot be read; the message is the reason, in one line."""
-
-
-def decode(path: Path, short_side: int, choose: Callable[[int], np.ndarray]) -> Tensor:
+def decode(
+    path: Path,
+    short_side: int | None,
+    choose: Callable[[int], np.ndarray],
+    reader: Literal["av", "decord"] = "av",
+    time_limit: float = TIME_LIMIT_S,
+) -> Tensor:
     """The frames ``choose(frame count)`` asks for, scaled so that the shorter side is ``short_side`` pixels.
 
-    Returns uint8 (frames, H, W, 3). Raises DecodeError.
+    Returns uint8 (frames, H, W, 3). ``choose`` is asked again where the count turns out to be another.
+    Raises DecodeError, also after ``time_limit`` seconds.
+    """
+    chosen = np.empty(0, int)
+
+    def distinct(total: int) -> list[int]:
+        nonlocal chosen
+        chosen = choose(total)
+        return np.unique(chosen).tolist()
+
+    pixels = ask(path, time_limit, distinct, task=reader, short_side=short_side)["pixels"]
+    return torch.from_numpy(pixels)[torch.from_numpy(np.unique(chosen, return_inverse=True)[1])]
+
+
+def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
+    """The frames with these numbers, as people see them: uint8 (n, H, W, 3), a numpy array.
+
+    Frames count from 0 in the order they are shown; any order and repeats are as asked for. ``short_side`` scales
+    the shorter side to so many pixels. Raises EverestError where the video cannot be read, and NoSuchFrame, which
+    is an IndexError too, for a number below 0 or beyond the last frame.
     """
     try:
-        width, height = _scaled(path, short_side)
-        reader = decord.VideoReader(str(path), width=width, height=height, num_threads=1)
-        if not len(reader):
-            raise DecodeError("no frames")
-        wanted, back = np.unique(choose(len(reader)), return_inverse=True)
-        frames = reader.get_batch(wanted.tolist()).asnumpy()
-    except (decord.DECORDError, av.FFmpegError, RuntimeError, IndexError, OSError) as error:
-        raise DecodeError(_reason(path, error)) from None
-    return torch.from_numpy(frames)[torch.from_numpy(back)]
+        numbers = np.array([operator.index(number) for number in indices], int)
+    except TypeError:
+        raise EverestError(f"indices {indices!r}: give a sequence of whole numbers") from None
 
+    def checked(total: int) -> np.ndarray:
+        if wrong := [number for number in numbers.tolist() if not 0 <= number < total]:
+            raise NoSuchFrame(f"{path} has frames 0 to {total - 1}, and no frame {wrong[0]}")
+        return numbers if len(numbers) else np.zeros(1, int)  # one, to know the size
 
-def _scaled(path: Path, short_side: int) -> tuple[int, int]:
-    """Width and height of the scaled video as it is shown, rotation applied."""
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise DecodeError("no video stream")
-        frame = next(container.decode(video=0), None)
-    if frame is None:
-        raise DecodeError("no frames")
-    width, height = (frame.height, frame.width) if frame.rotation % 180 else (frame.width, frame.height)
-    scale = short_side / min(width, height)
-    return max(short_side, round(width * scale)), max(short_side, round(height * scale))
-
-
-def _reason(path: Path, error: Exception) -> str:
-    if not path.is_file():
-        return "no such file"
-    if not path.stat().st_size:
-        return "the file is empty"
-    if isinstance(error, av.FFmpegError):
-        return error.strerror or type(error).__name__
-    said = str(error).splitlines()
-    return f"decoding failed: {_WHERE.sub('', said[0])[:120]}" if said else type(error).__name__
+    try:
+        return decode(Path(path), short_side, checked).numpy()[: len(numbers)]
+    except DecodeError as error:
+        raise EverestError(f"{path}: {error}") from None

@@ -81,7 +81,7 @@ class TrainClips(Dataset[Clips]):
         def choose(total: int) -> np.ndarray:
             return np.concatenate([self._choose(total, count) for _ in range(data.repeats)])
 
-        frames = decode(path, self.config.decode_short_side, choose)
+        frames = decode(path, self.config.decode_short_side, choose, data.reader, data.time_limit)
         return torch.stack([train_transform(clip, self.config) for clip in frames.split(count)])
 
     def _choose(self, total: int, count: int) -> np.ndarray:
@@ -107,7 +107,8 @@ class EvaluationViews(Dataset[Clips]):
 
     def views(self, path: Path) -> Tensor:
         """uint8 (segments * crops, T, H, W, 3) of one video. Raises DecodeError."""
-        return self._crops(decode(path, self.config.model.image_size, self._frames))
+        data = self.config.data
+        return self._crops(decode(path, self.config.model.image_size, self._frames, data.reader, data.time_limit))
 
     def views_of(self, frames: Tensor) -> Tensor:
         """The same of a video already decoded, uint8 (frames, H, W, 3)."""
@@ -174,7 +175,10 @@ class TrainOrder(Sampler[list[tuple[int, int]]]):
 
 def train_loader(index: VideoIndex, config: Experiment, order: TrainOrder) -> DataLoader[Any]:
     return DataLoader(
-        TrainClips(index, config), batch_sampler=order, collate_fn=collate, **_workers(config.data.workers)
+        TrainClips(index, config),
+        batch_sampler=order,
+        collate_fn=collate,
+        **_workers(config, order.per_batch),
     )
 
 
@@ -183,24 +187,25 @@ def evaluation_loader(
 ) -> DataLoader[Any]:
     """Whole videos of this process, so many at a time that about ``evaluate.batch_size`` views make a batch."""
     videos = range(rank, len(index.videos), world)
+    at_once = max(1, config.evaluate.batch_size // (segments * crops))
     return DataLoader(
         EvaluationViews(index, config, segments, crops),
         sampler=list(videos),
-        batch_size=max(1, config.evaluate.batch_size // (segments * crops)),
+        batch_size=at_once,
         collate_fn=collate,
-        **_workers(config.data.workers),
+        **_workers(config, at_once),
     )
 
 
-def _workers(wanted: int) -> dict[str, Any]:
-    """No more than there are cores: what is loaded does not depend on it."""
-    count = min(wanted, os.cpu_count() or 1)
+def _workers(config: Experiment, videos: int) -> dict[str, Any]:
+    """No more than there are cores: what is loaded does not depend on it. ``videos`` are those of a batch."""
+    count = min(config.data.workers, os.cpu_count() or 1)
     if not count:
         return {"num_workers": 0}
     return {
         "num_workers": count,
         "multiprocessing_context": worker_context(),
         "worker_init_fn": ignore_interrupts,
-        "timeout": _STUCK_AFTER_S,
+        "timeout": _STUCK_AFTER_S + videos * config.data.time_limit,
         "pin_memory": torch.cuda.is_available(),
     }

@@ -1,4 +1,4 @@
-"""The processes that decode: forked from a clean server, since decord's threads do not survive a fork.
+"""The processes that load: forked from a clean server, since the threads of training do not survive a fork.
 
 The server imports what workers need while the training process does its own imports.
 """
@@ -10,7 +10,7 @@ from multiprocessing.context import BaseContext
 
 
 def worker_context() -> BaseContext:
-    multiprocessing.set_forkserver_preload(["everest.data.loader", "everest.data.check"])
+    multiprocessing.set_forkserver_preload(["everest.data.loader"])
     return multiprocessing.get_context("forkserver")
 
 

@@ -1,0 +1,60 @@
+"""Whether frames reached from the key frame before them are those of a decoding from the start."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from everest.data.reader.errors import DecodeError
+from everest.data.reader.frames import Disagreement, frames, indexed
+from everest.data.reader.picture import Painter, Shape
+from everest.data.reader.stream import all_frames
+
+_SAMPLES = 8
+
+
+def compare(path: Path, deep: bool) -> str | None:
+    """Decodes all of a video, and compares eight frames all over it, or with ``deep`` each one reached from its key.
+
+    Returns what is odd about a video that can be read all the same. Raises DecodeError where no frame can be
+    decoded, or where a run would be given another frame than the one it asks for.
+    """
+    try:
+        expected, reached = _reached(path, deep)
+    except Disagreement:  # then a run decodes from the start
+        expected, reached = None, {}
+    total = 0
+    for total, (stream, frame) in enumerate(all_frames(path), start=1):
+        if reached.get(total - 1) not in (None, _digest(stream, frame)):
+            raise DecodeError(f"frame {total - 1} is another when reached from a key frame; encode the video anew")
+    if not total:
+        raise DecodeError("no frame can be decoded")
+    if expected not in (None, total):
+        return f"damaged: {expected} frames are stored, {total} can be decoded"
+    return None
+
+
+def _reached(path: Path, deep: bool) -> tuple[int, dict[int, bytes]]:
+    """How many frames the packets promise, and a hash of each that was reached from its key frame."""
+    with indexed(path) as (_, _, found):
+        if found is None:
+            raise Disagreement
+    total = len(found)
+    runs = [np.unique(np.linspace(0, total - 1, _SAMPLES).astype(int)).tolist()]
+    if deep:
+        runs = [range(key, after) for key, after in pairwise(sorted({0, *found.keys, total}))]
+    reached = {}
+    for run in runs:
+        with indexed(path) as (stream, source, _):
+            for number, frame in zip(run, frames(stream, source, found, run), strict=True):
+                reached[number] = _digest(stream, frame)
+    return total, reached
+
+
+def _digest(stream: VideoStream, frame: VideoFrame) -> bytes:
+    return blake2b(Painter(Shape.of(stream, frame), None)(frame).tobytes(), digest_size=16).digest()

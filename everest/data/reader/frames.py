@@ -1,0 +1,125 @@
+"""Frames by their number: from the key frame before where the packets say enough, or else from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from everest.data.reader.errors import DecodeError
+from everest.data.reader.index import Index, index
+from everest.data.reader.picture import Painter, Shape
+from everest.data.reader.stream import all_frames, decode, open_video, packets
+
+_HELD_BYTES = 64 * 2**20  # larger files are gone through twice instead
+
+
+class Disagreement(Exception):
+    """The decoder does not bring forth the frames that the packets promise."""
+
+
+def read(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
+    """The frames that ``choose(frame count)`` asks for, rising: uint8 (n, H, W, 3). Raises DecodeError.
+
+    ``choose`` is asked again where the count turns out to be another.
+    """
+    try:
+        return _read_by_index(path, short_side, choose)
+    except Disagreement:
+        return _read_from_start(path, short_side, choose)
+
+
+def _read_by_index(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
+    with indexed(path) as (stream, source, found):
+        if found is None:
+            raise Disagreement
+        wanted = choose(len(found))
+        size = stream.codec_context.width, stream.codec_context.height
+        painter: Painter | None = None
+        pictures = []
+        for frame in frames(stream, source, found, wanted):
+            if (frame.width, frame.height) != size:
+                raise Disagreement
+            painter = painter or Painter(Shape.of(stream, frame), short_side)
+            pictures.append(painter(frame))
+    return np.stack(pictures)
+
+
+def _read_from_start(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
+    total = sum(1 for _ in all_frames(path))
+    if not total:
+        raise DecodeError("no frame can be decoded")
+    wanted = set(choose(total))
+    painter: Painter | None = None
+    pictures = []
+    for number, (stream, frame) in enumerate(all_frames(path)):
+        painter = painter or Painter(Shape.of(stream, frame), short_side)
+        if number in wanted:
+            pictures.append(painter(frame))
+            if len(pictures) == len(wanted):
+                break
+    return np.stack(pictures)
+
+
+@contextmanager
+def indexed(path: Path) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStream]], Index | None]]:
+    """The stream of a file, its packets from the first one on, and what they tell. Raises DecodeError."""
+    with open_video(path) as stream:
+        if path.stat().st_size <= _HELD_BYTES:
+            held = list(packets(stream))
+            yield stream, held, index(stream, held)
+            return
+        found = index(stream, packets(stream))
+    with open_video(path) as stream:
+        yield stream, packets(stream), found
+
+
+def frames(
+    stream: VideoStream, source: Iterable[Packet[VideoStream]], found: Index, wanted: Sequence[int]
+) -> Iterator[VideoFrame]:
+    """Those of the rising numbers ``wanted``. Raises Disagreement rather than give another one."""
+    forward = _Forward(stream, source)
+    run: Iterator[tuple[int, VideoFrame]] = iter(())
+    for number in wanted:
+        key = found.key_before(number)
+        if found.start(key) > forward.place:
+            run = _checked(forward.decode_from(found.start(key)), found, key)
+        yield next(frame for at, frame in run if at == number)
+
+
+def _checked(decoded: Iterator[VideoFrame], found: Index, key: int) -> Iterator[tuple[int, VideoFrame]]:
+    """Numbers the frames decoded from a key frame on; those shown before it lack what they refer to."""
+    number = key
+    for frame in decoded:
+        if frame.pts is None or number == len(found):
+            raise Disagreement
+        if frame.pts < found.times[key]:
+            continue
+        if frame.pts != found.times[number] or (number == key > 0 and not frame.key_frame):
+            raise Disagreement
+        yield number, frame
+        number += 1
+    raise Disagreement
+
+
+class _Forward:
+    """Goes through the packets of a stream once, decoding some of them."""
+
+    def __init__(self, stream: VideoStream, source: Iterable[Packet[VideoStream]]) -> None:
+        self.stream = stream
+        self.place = -1  # of the last packet read
+        self._packets = enumerate(source)
+
+    def decode_from(self, place: int) -> Iterator[VideoFrame]:
+        if self.place >= 0:
+            self.stream.codec_context.flush_buffers()
+        for at, packet in self._packets:
+            self.place = at
+            if at >= place:
+                yield from decode(self.stream, packet)
+        yield from decode(self.stream, None)
