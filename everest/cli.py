@@ -257,15 +257,16 @@ def _check(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.progress import ProgressBar
 
     index = read_index(options.source, options.root)
-    bad = []
+    bad, odd = [], 0
     with ProgressBar("check", len(index.videos)) as bar:
         for path, unreadable, remark in verdicts(index, options.workers, options.deep):
             bar.advance()
             if unreadable:
                 bad.append(path)
             if unreadable or remark:
+                odd += not unreadable
                 print(f"{path}: {unreadable or remark}", flush=True)
-    print(f"{len(index.videos)} videos, {len(index.classes)} classes, {len(bad)} unreadable")
+    print(f"{len(index.videos)} videos, {len(index.classes)} classes, {len(bad)} unreadable, {odd} odd but readable")
     if bad:
         share, allowed = len(bad) / len(index.videos), DataConfig().max_bad
         raise EverestError(f"{share:.1%} of the videos are unreadable; a run allows {allowed:.0%} (data.max_bad)")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +26,19 @@ def compare(path: Path, deep: bool) -> str | None:
     decoded, or where a run would be given another frame than the one it asks for.
     """
     try:
-        expected, reached = _reached(path, deep)
+        stored, reached = _reached(path, deep)
     except Disagreement:  # then a run decodes from the start
-        expected, reached = None, {}
-    total = 0
-    for total, (stream, frame) in enumerate(all_frames(path), start=1):
+        stored, reached = None, {}
+    total, places = 0, count()
+    for total, (stream, frame) in enumerate(all_frames(path, partial(next, places)), start=1):
         if reached.get(total - 1) not in (None, _digest(stream, frame)):
             raise DecodeError(f"frame {total - 1} is another when reached from a key frame; encode the video anew")
     if not total:
         raise DecodeError("no frame can be decoded")
-    if expected not in (None, total):
-        return f"damaged: {expected} frames are stored, {total} can be decoded"
+    if damaged := next(places):
+        return f"damaged in {damaged} places, where frames are missing or wrong"
+    if stored not in (None, total):
+        return f"{stored} frames are stored, {total} can be decoded"
     return None
 
 

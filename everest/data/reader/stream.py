@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,12 @@ from everest.data.reader.errors import DecodeError
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+
+Damaged = Callable[[], object]
+
+
+def _ignore() -> None:
+    pass
 
 
 @contextmanager
@@ -52,7 +58,7 @@ def _shown(streams: tuple[VideoStream, ...]) -> VideoStream:
     return best
 
 
-def packets(stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+def packets(stream: VideoStream, damaged: Damaged = _ignore) -> Iterator[Packet[VideoStream]]:
     """Of the stream, in the order of the file, the same ones each time; up to where the file is broken off."""
     assert isinstance(stream.container, InputContainer)
     try:
@@ -60,24 +66,31 @@ def packets(stream: VideoStream) -> Iterator[Packet[VideoStream]]:
             if packet.size:
                 yield packet
     except (av.FFmpegError, OSError):
-        return
+        damaged()
 
 
-def decode(stream: VideoStream, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damaged: Damaged = _ignore) -> list[VideoFrame]:
     """The frames that a packet, or at the end None, brings forth: none where it is damaged, as players do."""
     try:
-        return stream.codec_context.decode(packet)
+        frames: list[VideoFrame] = stream.codec_context.decode(packet)
     except (av.FFmpegError, OSError):
+        damaged()
         return []
+    if any(frame.is_corrupt for frame in frames):
+        damaged()
+    return frames
 
 
-def all_frames(path: Path) -> Iterator[tuple[VideoStream, VideoFrame]]:
-    """Every frame that can be shown, decoded from the start. Raises DecodeError."""
+def all_frames(path: Path, damaged: Damaged = _ignore) -> Iterator[tuple[VideoStream, VideoFrame]]:
+    """Every frame that can be shown, decoded from the start; ``damaged`` hears of each place that cannot.
+
+    Raises DecodeError.
+    """
     with open_video(path) as stream:
-        for packet in packets(stream):
-            for frame in decode(stream, packet):
+        for packet in packets(stream, damaged):
+            for frame in decode(stream, packet, damaged):
                 yield stream, frame
-        for frame in decode(stream, None):
+        for frame in decode(stream, None, damaged):
             yield stream, frame
 
 
