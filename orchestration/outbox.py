@@ -1,6 +1,7 @@
 """Work for a server that may be away: done in order, in a thread of its own, tried until it succeeds."""
 
 import logging
+import re
 import threading
 import time
 from collections import deque
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Operation = Callable[[], Any]
 LONGEST_WAIT_S = 10
-_SAY_EVERY_S = 15
+SAY_EVERY_S = 15
 
 
 class Away(EverestError):
@@ -39,16 +40,23 @@ class Outbox:
     """Operations on ``server``. Errors for which ``passes`` is true are waited out, with growing, random pauses.
 
     Any other error stops the outbox: that operation and those behind it are not done, and ``add`` and ``flush``
-    raise it from then on. ``add`` and ``submit`` never wait.
+    raise it from then on. ``add`` and ``submit`` never wait. ``describe`` makes a line of an error.
     """
 
-    def __init__(self, server: str, passes: Callable[[BaseException], bool]) -> None:
-        self.server = server
+    def __init__(
+        self,
+        server: str,
+        passes: Callable[[BaseException], bool],
+        describe: Callable[[BaseException], str] | None = None,
+    ) -> None:
+        self.server, self._describe = server, describe or one_line
         self._operations: deque[_Entry] = deque()
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
         self._away_since: float | None = None
+        self._said: set[str] = set()  # of this outage, each kind of error once
+        self._last = "no answer yet"
         self._retrying = Retrying(
             retry=retry_if_exception(passes),
             wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S),
@@ -81,10 +89,12 @@ class Outbox:
             while self._operations and not self._failure:
                 now = time.monotonic()
                 if now - started > seconds:
-                    raise Away(f"{self.server} has not taken what was left for it in {seconds:.0f} s")
-                if now - said > _SAY_EVERY_S:
-                    log.warning("waiting for %s: %d left, %.0f s of %.0f", self.server, len(self._operations),
-                                now - started, seconds)  # fmt: skip
+                    raise Away(
+                        f"{self.server} has not taken what was left for it in {seconds:.0f} s; at last: {self._last}"
+                    )
+                if now - said > SAY_EVERY_S:
+                    log.warning("waiting for %s: %d left, %.0f s of %.0f (%s)", self.server, len(self._operations),
+                                now - started, seconds, self._last)  # fmt: skip
                     said = now
                 self._changed.wait(0.5)
             self._raise_failure()
@@ -112,7 +122,7 @@ class Outbox:
                 return
             if self._away_since is not None:
                 log.info("%s answers again, after %.0f s", self.server, time.monotonic() - self._away_since)
-                self._away_since = None
+                self._away_since, self._said, self._last = None, set(), "no answer yet"
             with self._changed:
                 self._operations.popleft()
                 self._changed.notify_all()
@@ -123,10 +133,13 @@ class Outbox:
             return None if self._closing.is_set() else self._operations[0].operation
 
     def _say_away(self, state: RetryCallState) -> None:
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-            cause = state.outcome and state.outcome.exception()
-            log.warning("%s does not answer; going on, and trying again (%s)", self.server, one_line(cause))
+        cause = state.outcome and state.outcome.exception()
+        self._last = self._describe(cause) if cause else ""
+        self._away_since = self._away_since or time.monotonic()
+        kind = re.sub(r"0x\w+|\d+", "", self._last)
+        if kind not in self._said:
+            log.warning("%s does not answer; going on, and trying again (%s)", self.server, self._last)
+            self._said.add(kind)
 
     def _raise_failure(self) -> None:
         if self._failure:

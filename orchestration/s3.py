@@ -4,18 +4,20 @@ A run's files are below ``s3://BUCKET/PREFIX/RUN/``. Pointers are moved by condi
 process can be a run's writer.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, FlexibleChecksumError, NoCredentialsError
-from s3transfer.exceptions import CancelledError, RetriesExceededError
+from botocore.exceptions import ClientError, FlexibleChecksumError
+from s3transfer.exceptions import CancelledError
 from tenacity import (
+    RetryCallState,
     Retrying,
     retry_if_exception,
     sleep_using_event,
@@ -26,71 +28,103 @@ from tenacity import (
 
 from everest.errors import Superseded, UsageError
 from everest.files import whole_file
-from orchestration.outbox import LONGEST_WAIT_S, Away, Outbox, one_line
+from orchestration.outbox import LONGEST_WAIT_S, SAY_EVERY_S, Away, Outbox
+from orchestration.s3_errors import (
+    OF_S3,
+    RIGHTS,
+    describe,
+    is_absent,
+    is_away,
+    is_refusal,
+    right_missing,
+    server_of,
+    status_of,
+)
 from orchestration.settings import PlatformSettings
 
-_OF_S3 = (BotoCoreError, ClientError, RetriesExceededError)
-_TRANSFER = TransferConfig(multipart_threshold=64 * 2**20, multipart_chunksize=64 * 2**20, max_concurrency=8)
+log = logging.getLogger(__name__)
+
+PART = 64 * 2**20  # bytes; larger files are uploaded in parts
+POINTING = {RIGHTS["GetObject"], RIGHTS["PutObject"]}  # what pointers take
+_TRANSFER = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=8)
 
 
 class S3Store:
     """A CheckpointStore.
 
-    What is read is waited for, as long as the settings' patience. What is written raises the client's errors, for an
-    ``uploads()`` queue that waits in the background. A file that is put is gone from its place when it is in S3.
+    What is read is waited for, as long as the settings' patience: an outage, and what the server refuses though it
+    allowed it before (``let_in``: rights that are known to be there). What is written raises the client's errors, for
+    an ``uploads()`` queue that waits in the background. A file that is put is gone from its place when it is in S3.
     """
 
-    def __init__(self, settings: PlatformSettings, run: str) -> None:
+    def __init__(self, settings: PlatformSettings, run: str, let_in: Iterable[str] = ()) -> None:
         if not settings.s3_bucket:
             raise UsageError("EVEREST_S3_BUCKET (--s3-bucket) is not set; checkpoints of jobs are kept in S3")
         self.settings = settings
         self.bucket, self.prefix = settings.s3_bucket, f"{settings.s3_prefix}/{run}/"
         self.address = f"s3://{self.bucket}/{self.prefix}"
-        self._client = s3_client(settings)
-        self._manager = create_transfer_manager(self._client, _TRANSFER)
+        self.let_in = set(let_in)
+        self._made: Any = None
+        self._transfers: set[Any] = set()
         self._etags: dict[str, str | None] = {}
         self._closing = threading.Event()
 
     def uploads(self) -> Outbox:
         """A queue that waits out whatever S3 says; use it once the server has let one in. Close the store first."""
-        server = f"S3 at {self.settings.s3_endpoint or 'AWS'}"
-        return Outbox(server, lambda error: isinstance(error, (*_OF_S3, Away, UsageError)))
+        return Outbox(
+            server_of(self.settings),
+            lambda error: isinstance(error, (*OF_S3, Away, UsageError)),
+            lambda error: describe(error, self.settings),
+        )
 
     def put(self, file: Path, key: str) -> None:
         sums = {"ChecksumAlgorithm": "SHA256"}
-        self._manager.upload(str(file), self.bucket, self.prefix + key, extra_args=sums).result()
+        self._transfer(lambda manager: manager.upload(str(file), self.bucket, self.prefix + key, extra_args=sums))
         file.unlink()
 
     def get(self, key: str, file: Path) -> None:
         def download() -> None:
-            with whole_file(file) as temporary:
-                self._manager.download(self.bucket, self.prefix + key, str(temporary)).result()
+            try:
+                with whole_file(file) as part:
+                    self._transfer(lambda manager: manager.download(self.bucket, self.prefix + key, str(part)))
+            except FlexibleChecksumError:
+                raise ValueError(f"{key} does not have the checksum it was uploaded with") from None
 
-        try:
-            self.patiently(download)
-        except FlexibleChecksumError:
-            raise ValueError(f"{key} does not have the checksum it was uploaded with") from None
+        self.patiently(download)
 
     def list(self) -> Sequence[str]:
         """Raises UsageError where the server does not let one in, Away where it does not answer."""
-        pages = self._client.get_paginator("list_objects_v2")
-        found = self.patiently(lambda: list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix)))
+
+        def pages() -> list[Any]:
+            pages = self._client.get_paginator("list_objects_v2")
+            return list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix))
+
+        found = self.patiently(pages)
         return sorted(entry["Key"].removeprefix(self.prefix) for page in found for entry in page.get("Contents", []))
 
     def delete(self, key: str) -> None:
-        self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+        except ClientError as error:
+            if is_refusal(error):
+                raise PermissionError(describe(error, self.settings)) from None
+            raise
 
     def read(self, key: str) -> str | None:
         def fetch() -> str | None:
             try:
                 found = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-            except self._client.exceptions.NoSuchKey:
+            except ClientError as error:
+                if not is_absent(error):
+                    raise
                 self._etags[key] = None
                 return None
+            text = str(found["Body"].read().decode(errors="replace"))
             self._etags[key] = found["ETag"]
-            return str(found["Body"].read().decode())
+            return text
 
-        return self.patiently(fetch)
+        found: str | None = self.patiently(fetch)
+        return found
 
     def point(self, key: str, text: str) -> None:
         known = self._etags.get(key)
@@ -105,56 +139,118 @@ class S3Store:
             )
             self._etags[key] = moved["ETag"]
         except ClientError as error:
-            if _status(error) not in {404, 412}:
+            if status_of(error) not in {404, 412}:
                 raise
             if self.read(key) != text:  # it may be ours, and only the answer was lost
                 raise Superseded(f"another process continues the run in {self.address}; this one stops") from None
 
     def abort_uploads(self) -> None:
-        """Ends uploads in parts that a killed process left unfinished."""
-        pages = self._client.get_paginator("list_multipart_uploads")
-        found = self.patiently(lambda: list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix)))
-        for upload in [upload for page in found for upload in page.get("Uploads", [])]:
-            self._client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        """Ends uploads in parts that a killed process left unfinished; where that cannot be done it is said."""
+        try:
+            pages = self._client.get_paginator("list_multipart_uploads")
+            for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
+                for upload in page.get("Uploads", []):
+                    key, number = upload["Key"], upload["UploadId"]
+                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=number)
+        except OF_S3 as error:
+            log.warning("uploads that an earlier process left unfinished stay: %s", describe(error, self.settings))
 
     def close(self) -> None:
         """Ends all waiting."""
         self._closing.set()
         ended = CancelledError("the store is closed")
-        self._manager.__exit__(type(ended), ended, None)  # shutdown(cancel=True) mixes up its arguments and raises
+        for manager in [*self._transfers]:
+            manager.__exit__(type(ended), ended, None)  # shutdown(cancel=True) mixes up its arguments and raises
 
     def patiently(self, request: Callable[[], Any]) -> Any:
         """Does what cannot wait. Raises UsageError where one is not let in, Away where the server stays away."""
-        started = time.monotonic()
+        waiting = _Waiting(self.settings)
         try:
-            return Retrying(
-                retry=retry_if_exception(_is_away),
+            done = Retrying(
+                retry=retry_if_exception(self._may_pass),
                 wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S),
                 stop=stop_after_delay(self.settings.patience_s) | stop_when_event_set(self._closing),
                 sleep=sleep_using_event(self._closing),
+                before_sleep=waiting.say,
                 reraise=True,
             )(request)
-        except NoCredentialsError:
-            raise UsageError(
-                "no key for S3; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or an AWS profile (in a pod: "
-                "EVEREST_S3_SECRET)"
-            ) from None
-        except ClientError as error:
-            if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+        except OF_S3 as error:
+            if is_absent(error):
                 raise FileNotFoundError(f"{self.address} has no such file") from None
-            if _is_away(error):
-                raise Away(f"S3 bucket {self.bucket}: {one_line(error)}") from None
-            said = error.response["Error"]
-            raise UsageError(
-                f"S3 bucket {self.bucket} at {self.settings.s3_endpoint or 'AWS'}: {said['Code']}: "
-                f"{said.get('Message', '')} "
-                "(check EVEREST_S3_ENDPOINT, EVEREST_S3_BUCKET and the key of the Secret or profile)"
-            ) from None
-        except FlexibleChecksumError:
-            raise
-        except (BotoCoreError, RetriesExceededError) as error:
-            waited = time.monotonic() - started
-            raise Away(f"{self.address} was not reached in {waited:.0f} s: {one_line(error)}") from None
+            said = describe(error, self.settings)
+            if self._may_pass(error):
+                raise Away(f"{self.address} was not reached in {waiting.seconds:.0f} s: {said}") from None
+            raise UsageError(f"S3 bucket {self.bucket} at {self.settings.s3_endpoint or 'AWS'}: {said}") from None
+        waiting.over()
+        return done
+
+    @property
+    def _client(self) -> Any:
+        """Made anew after a refusal: there may be fresh credentials."""
+        if self._made is None:
+            self._made = s3_client(self.settings)
+            self._made.meta.events.register("after-call.s3", self._note)
+            self._made.meta.events.register("after-call-error.s3", self._forget)
+            if self.settings.s3_endpoint:
+                self._made.meta.events.register("before-call.s3", _stay)
+        return self._made
+
+    def _note(self, http_response: Any, model: Any, **_: Any) -> None:
+        if http_response.status_code < 300:
+            self.let_in |= {RIGHTS[model.name]} if model.name in RIGHTS else set()
+        elif http_response.status_code in {400, 401, 403}:
+            self._forget()
+
+    def _forget(self, **_: Any) -> None:
+        self._made = None
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """An outage; a refusal of what was allowed before."""
+        if is_away(error):
+            return True
+        if not isinstance(error, OF_S3) or is_absent(error):
+            return False
+        right = right_missing(error)
+        return right in self.let_in if right else bool(self.let_in)
+
+    def _transfer(self, start: Callable[[Any], Any]) -> None:
+        if self._closing.is_set():
+            raise CancelledError("the store is closed")
+        with create_transfer_manager(self._client, _TRANSFER) as manager:
+            self._transfers.add(manager)
+            try:
+                start(manager).result()
+            finally:
+                self._transfers.discard(manager)
+
+
+def _stay(context: Any, **_: Any) -> None:
+    """boto3 looks for a bucket's region at AWS alone: from another server's redirect it does not find out again."""
+    context.get("s3_redirect", {})["redirected"] = True
+
+
+class _Waiting:
+    """Says which server is waited for, how long, and what it said last."""
+
+    def __init__(self, settings: PlatformSettings) -> None:
+        self.settings = settings
+        self._started, self._said = time.monotonic(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def say(self, state: RetryCallState) -> None:
+        if self._said and time.monotonic() - self._said < SAY_EVERY_S:
+            return
+        error = describe(state.outcome.exception() if state.outcome else None, self.settings)
+        server, patience = server_of(self.settings), self.settings.patience_s
+        log.warning("waiting for %s: %.0f s of %d (%s)", server, self.seconds, patience, error)
+        self._said = time.monotonic()
+
+    def over(self) -> None:
+        if self._said:
+            log.info("%s answers again, after %.0f s", server_of(self.settings), self.seconds)
 
 
 def s3_client(settings: PlatformSettings) -> Any:
@@ -170,15 +266,3 @@ def s3_client(settings: PlatformSettings) -> Any:
             s3={"addressing_style": "path"} if settings.s3_endpoint else {},
         ),
     )
-
-
-def _is_away(error: BaseException) -> bool:
-    if isinstance(error, ClientError):
-        return _status(error) >= 500 or _status(error) in {408, 429}
-    return isinstance(error, BotoCoreError | RetriesExceededError) and not isinstance(
-        error, NoCredentialsError | FlexibleChecksumError
-    )
-
-
-def _status(error: ClientError) -> int:
-    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])

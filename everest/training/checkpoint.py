@@ -166,22 +166,21 @@ class Checkpoints:
         return self._first_good(folder, fetch)
 
     def _first_good(self, folder: Path, take: Callable[[str, Path], T]) -> T | None:
-        complete = [name for name, files in sorted(self._listed().items()) if MANIFEST in files]
-        newest = (_said(_Latest, self.store.read(LATEST)) or _Latest()).checkpoint
         failed: dict[str, str] = {}
-        if newest and newest not in complete:
-            log.warning("checkpoint %s was the newest and is not there any more", newest)
+        while names := self._complete() - set(failed):  # an earlier process may still be saving and removing
+            for name in sorted(names, reverse=True):
+                try:
+                    with _as_damage():
+                        return take(name, folder)
+                except (FileNotFoundError, Damaged) as error:
+                    log.warning("checkpoint %s is damaged and passed over: %s", name, error)
+                    failed[name] = str(error)
+                    self._passed_over.add(name)
+                    for file in folder.iterdir():
+                        file.unlink()
+        newest = (_said(_Latest, self.store.read(LATEST)) or _Latest()).checkpoint
+        if newest and newest not in failed:
             failed[newest] = "it is not there any more"
-        for name in reversed(complete):
-            try:
-                with _as_damage():
-                    return take(name, folder)
-            except (FileNotFoundError, Damaged) as error:
-                log.warning("checkpoint %s is damaged and passed over: %s", name, error)
-                failed[name] = str(error)
-                self._passed_over.add(name)
-                for file in folder.iterdir():
-                    file.unlink()
         if failed:
             shown = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:_SHOWN])
             raise EverestError(
@@ -245,6 +244,9 @@ class Checkpoints:
                     )
                     self._refused = True
             del self._there[name]
+
+    def _complete(self) -> set[str]:
+        return {name for name, files in self._listed().items() if MANIFEST in files}
 
     def _listed(self) -> dict[str, set[str]]:
         """The files of each checkpoint, whole or not."""
