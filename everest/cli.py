@@ -167,6 +167,7 @@ def _nothing_left(rest: list[str]) -> None:
 def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     changes = overrides(rest)
     from everest.data.index import read_index
+    from everest.data.shared_memory import require_shared_memory
     from everest.export import load_model
     from everest.model.classifier import Classifier
     from everest.progress import start_logging
@@ -187,6 +188,7 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     index = read_index(config.data.val, config.data.root)
     with processes(choose_device(LocalSettings.load().device)) as process, stop_requests() as stop:
         start_logging(process.main)
+        process.together(lambda: require_shared_memory(config, training=False, testing=True))
         tests = config.evaluate
         model = exported.model.to(process.device)
         result = evaluate(model, index, config, process, stop, tests.segments, tests.crops)

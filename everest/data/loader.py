@@ -1,6 +1,5 @@
 """Batches of clips, in an order and with random choices that depend on (seed, epoch, sample) alone."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,19 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from everest.config import Experiment
 from everest.data import sampling
+from everest.data.batches import LOOK_EVERY_S, Batches, cannot_hand_over
 from everest.data.decode import DecodeError, decode
 from everest.data.index import VideoIndex
 from everest.data.transforms import evenly_placed_crop, scale_short_side, train_transform
-from everest.data.workers import ignore_interrupts, worker_context
+from everest.data.workers import PREFETCH, ignore_interrupts, worker_context, worker_count
 from everest.errors import EverestError
 from everest.seeding import derived_seed, seed_everything
 
 _REPLACEMENTS = 20
-_STUCK_AFTER_S = 600
 
 
 class Batch(NamedTuple):
@@ -42,8 +41,15 @@ class Clips(NamedTuple):
 
 
 def collate(samples: list[Clips]) -> Batch:
+    """In a worker the frames go to shared memory here, where it is noticed that they cannot."""
+    frames = torch.cat([sample.frames for sample in samples])
+    if get_worker_info():
+        try:
+            frames.share_memory_()
+        except (RuntimeError, OSError) as error:
+            raise cannot_hand_over(error) from None
     return Batch(
-        frames=torch.cat([sample.frames for sample in samples]),
+        frames=frames,
         labels=torch.tensor([sample.label for sample in samples for _ in sample.frames]),
         paths=[sample.path for sample in samples for _ in sample.frames],
         bad={path: reason for sample in samples for path, reason in sample.bad.items()},
@@ -173,39 +179,36 @@ class TrainOrder(Sampler[list[tuple[int, int]]]):
         return np.resize(order, max(self.videos, self.batches_per_epoch * self.world * self.per_batch))
 
 
-def train_loader(index: VideoIndex, config: Experiment, order: TrainOrder) -> DataLoader[Any]:
-    return DataLoader(
-        TrainClips(index, config),
-        batch_sampler=order,
-        collate_fn=collate,
-        **_workers(config, order.per_batch),
-    )
+def train_loader(index: VideoIndex, config: Experiment, order: TrainOrder) -> Batches:
+    clips = TrainClips(index, config)
+    loader = DataLoader(clips, batch_sampler=order, collate_fn=collate, **_workers(config.data.workers))
+    return Batches(loader, order.per_batch * config.data.time_limit)
 
 
 def evaluation_loader(
     index: VideoIndex, config: Experiment, segments: int, crops: int, rank: int = 0, world: int = 1
-) -> DataLoader[Any]:
+) -> Batches:
     """Whole videos of this process, so many at a time that about ``evaluate.batch_size`` views make a batch."""
-    videos = range(rank, len(index.videos), world)
     at_once = max(1, config.evaluate.batch_size // (segments * crops))
-    return DataLoader(
+    loader = DataLoader(
         EvaluationViews(index, config, segments, crops),
-        sampler=list(videos),
+        sampler=list(range(rank, len(index.videos), world)),
         batch_size=at_once,
         collate_fn=collate,
-        **_workers(config, at_once),
+        **_workers(config.data.workers),
     )
+    return Batches(loader, at_once * config.data.time_limit)
 
 
-def _workers(config: Experiment, videos: int) -> dict[str, Any]:
-    """No more than there are cores: what is loaded does not depend on it. ``videos`` are those of a batch."""
-    count = min(config.data.workers, os.cpu_count() or 1)
+def _workers(wanted: int) -> dict[str, Any]:
+    count = worker_count(wanted)
     if not count:
         return {"num_workers": 0}
     return {
         "num_workers": count,
         "multiprocessing_context": worker_context(),
         "worker_init_fn": ignore_interrupts,
-        "timeout": _STUCK_AFTER_S + videos * config.data.time_limit,
+        "timeout": LOOK_EVERY_S,
+        "prefetch_factor": PREFETCH,
         "pin_memory": torch.cuda.is_available(),
     }

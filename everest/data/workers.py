@@ -4,9 +4,17 @@ The server imports what workers need while the training process does its own imp
 """
 
 import multiprocessing
+import os
 import signal
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
+
+PREFETCH = 2  # batches a worker is ahead
+
+
+def worker_count(wanted: int) -> int:
+    """No more than there are cores: what is loaded does not depend on it."""
+    return min(wanted, os.cpu_count() or 1)
 
 
 def worker_context() -> BaseContext:

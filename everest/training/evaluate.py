@@ -8,7 +8,7 @@ from torch import Tensor
 from everest.config import Experiment
 from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
-from everest.data.loader import Batch, evaluation_loader
+from everest.data.loader import evaluation_loader
 from everest.errors import EverestError
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
@@ -66,7 +66,6 @@ def evaluate(
     was_training = model.training
     model.eval()
     with ProgressBar("evaluate", len(loader), visible=process.main) as bar:
-        batch: Batch
         for batch in loader:
             if process.world == 1:
                 stop.check()

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from everest.config import Experiment
 from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
 from everest.data.loader import Batch, TrainOrder, train_loader
-from everest.errors import AgreedError, EverestError, UsageError
+from everest.errors import AgreedError, UsageError
 from everest.export import Exported
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
@@ -190,7 +190,7 @@ def train(training: Training, start: int) -> None:
     t = training
     config, process, order = t.config, t.process, t.order
     order.start = start * config.optim.accumulate
-    batches = _batches(train_loader(t.index, config, order))
+    batches = iter(train_loader(t.index, config, order))
     model = DistributedDataParallel(t.model, forward_sync_buffers=False) if process.world > 1 else t.model
     model.train()
     t.optimizer.zero_grad()
@@ -204,7 +204,7 @@ def train(training: Training, start: int) -> None:
             t.schedule.set(step)
             loss, paths = 0.0, []
             for part in range(config.optim.accumulate):
-                batch: Batch = next(batches)
+                batch = next(batches)
                 t.bad.add(batch.bad)
                 paths += batch.paths
                 last = part == config.optim.accumulate - 1
@@ -238,14 +238,6 @@ def train(training: Training, start: int) -> None:
                 began = time.monotonic()
                 bar.show(t.run_validation(done))
                 since += time.monotonic() - began
-
-
-def _batches(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """An error from a decoding worker arrives with that worker's traceback before it: its last line is for people."""
-    try:
-        yield from loader
-    except EverestError as error:
-        raise EverestError(str(error).strip().rpartition("EverestError: ")[2]) from None
 
 
 def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[int | str, ...]) -> float:

@@ -13,6 +13,7 @@ import yaml
 from everest.config import Experiment
 from everest.data.decode import DecodeError
 from everest.data.index import VideoIndex, read_index
+from everest.data.shared_memory import require_shared_memory
 from everest.errors import UsageError
 from everest.export import EXPERIMENT, Exported, save_model
 from everest.files import whole_file, write_text
@@ -73,6 +74,7 @@ def run(
     that ``folder`` was begun with; Interrupted after saving when asked to stop.
     """
     train_index, val_index = process.together(lambda: _indices(config))
+    process.together(lambda: _require_shared_memory(config, val_index))
     process.together(lambda: _begin(folder, config) if process.main else None)
     checkpoints = Checkpoints(store, folder, config.keep.checkpoints, queue)
     training = process.together(
@@ -114,6 +116,10 @@ def _indices(config: Experiment) -> tuple[VideoIndex, VideoIndex | None]:
             if index and len(index.classes) > classes:
                 raise UsageError(f"{index.source} has label {len(index.classes) - 1}, but there are {classes} classes")
     return train_index, val_index
+
+
+def _require_shared_memory(config: Experiment, val_index: VideoIndex | None) -> None:
+    require_shared_memory(config, training=True, testing=config.stage == "finetune" and val_index is not None)
 
 
 def _begin(folder: Path, config: Experiment) -> None:
