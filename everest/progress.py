@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console(stderr=True)
 
 
-def start_logging(main: bool = True) -> None:
-    """The one way messages reach the person: through rich on a terminal, as lines elsewhere."""
+def start_logging(main: bool = True, prefix: str = "") -> None:
+    """The one way messages reach the person: through rich on a terminal, as lines elsewhere, which begin so."""
     plain = logging.StreamHandler()
-    plain.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    plain.setFormatter(logging.Formatter(f"{prefix}%(levelname)s %(message)s"))
     handler = RichHandler(console=console, show_path=False, markup=False) if console.is_terminal else plain
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for ours in ("everest", "orchestration", "sweeps"):

@@ -54,6 +54,7 @@ class JobStatus:
     image: str = ""  # as it was pulled, with its digest
     started: datetime | None = None  # the last time that its pods began to run
     ended: datetime | None = None
+    replaced: bool = False  # pods of it were ended and made anew: it has run before it failed
     interrupted: bool = False  # it failed because something ended it from outside; submitting again continues it
 
 

@@ -28,7 +28,7 @@ def wait(launcher: Launcher, name: str) -> JobStatus:
     """Returns when the job succeeded. Raises JobFailed, with the failing pod's last lines shown.
 
     A job that cannot start, or was started wrongly, is removed: it leaves nothing behind. One that has run is not,
-    whatever hinders its restart; and a cluster that does not answer for a while is asked again.
+    whatever hinders its restart or ends it; and a cluster that does not answer for a while is asked again.
     """
     shown = Display(name)
     hopeless_since: float | None = None
@@ -66,7 +66,7 @@ def wait(launcher: Launcher, name: str) -> JobStatus:
     if status.state == "failed":
         for line in telling(list(launcher.logs(name, last=10 * _LAST_LINES))):
             print(line, file=sys.stderr)
-        if status.exit_code == UsageError.exit_code:
+        if status.exit_code == UsageError.exit_code and not status.replaced:
             launcher.cancel(name)
             raise JobFailed(f"{name} was started wrongly (see above); it is removed", UsageError.exit_code)
         raise JobFailed(f"{name} failed: {status.reason}")

@@ -24,7 +24,7 @@ EXPIRED = Refusal(400, "ExpiredToken", "The provided token has expired.")
 class S3Proxy:
     """``refused`` has operations by name (``"*"``: all) and what they are answered."""
 
-    def __init__(self, server: str) -> None:
+    def __init__(self, server: str, host: str = "127.0.0.1") -> None:
         self.refused: dict[str, Refusal] = {}
         self.spoil: Spoil = lambda _, content: content
         self.asked: Counter[str] = Counter()
@@ -66,9 +66,9 @@ class S3Proxy:
             def log_message(self, format: str, *args: object) -> None:
                 """Nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((host, 0), Handler)
         self._server.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.address = f"http://{host}:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def close(self) -> None:

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from everest.errors import EverestError
 from everest.protocols import BEST, LATEST, AtOnce, CheckpointStore, Queue
-from everest.training.manifest import MANIFEST, MODEL, TRAINING, Damaged, Manifest, Seal
+from everest.training.manifest import MANIFEST, MODEL, TRAINING, Best, Damaged, Latest, Manifest, Seal, said
 
 log = logging.getLogger(__name__)
 
@@ -49,23 +48,6 @@ class Checkpoint(NamedTuple):
     texts: dict[str, str]  # the other files by name: settings, class names, the numbers so far
 
 
-class _Latest(BaseModel):
-    """What the pointer to the newest checkpoint says."""
-
-    checkpoint: str | None = None
-    writer: str = ""
-    passed_over: list[str] = []  # by it and those before; they are kept for people to look at
-
-
-class _Best(BaseModel):
-    checkpoint: str
-    metric: str
-    value: float
-
-
-_Pointer = TypeVar("_Pointer", _Latest, _Best)
-
-
 class Checkpoints:
     """A run's checkpoints in a store: the newest ``keep``, and the best.
 
@@ -78,7 +60,7 @@ class Checkpoints:
         self.queue = queue or AtOnce()
         self._writer = secrets.token_hex(4)
         self._current: str | None = None
-        self._best: _Best | None = None
+        self._best: Best | None = None
         self._passed_over: set[str] = set()
         self._there: dict[str, set[str]] = {}  # files by checkpoint, as far as this process may remove them
         self._refused = False
@@ -87,8 +69,8 @@ class Checkpoints:
         """Makes this process the run's only writer; any other will find itself Superseded."""
         self._there = self._listed()
         latest, best = self.store.read(LATEST), self.store.read(BEST)
-        self._passed_over |= set((_said(_Latest, latest) or _Latest()).passed_over)
-        self._best = _said(_Best, best)
+        self._passed_over |= set((said(Latest, latest) or Latest()).passed_over)
+        self._best = said(Best, best)
         if best is not None and not self._best:  # it may be any of them
             self._passed_over |= set(self._there) - {newest.name if newest else ""}
         self._current = newest.name if newest else None
@@ -133,12 +115,12 @@ class Checkpoints:
     def _mark(self, name: str, metric: str, value: float) -> None:
         higher = self._best is None or self._best.metric != metric or value > self._best.value
         if higher and math.isfinite(value) and MANIFEST in self._there.get(name, ()):
-            best = _Best(checkpoint=name, metric=metric, value=value)
+            best = Best(checkpoint=name, metric=metric, value=value)
             self.store.point(BEST, best.model_dump_json())
             self._best = best
 
     def _point_to(self, name: str | None) -> None:
-        latest = _Latest(checkpoint=name, writer=self._writer, passed_over=sorted(self._passed_over))
+        latest = Latest(checkpoint=name, writer=self._writer, passed_over=sorted(self._passed_over))
         self.store.point(LATEST, latest.model_dump_json())
 
     def newest(self, use: Callable[[Checkpoint], None] = lambda _: None) -> Checkpoint | None:
@@ -178,7 +160,7 @@ class Checkpoints:
                     self._passed_over.add(name)
                     for file in folder.iterdir():
                         file.unlink()
-        newest = (_said(_Latest, self.store.read(LATEST)) or _Latest()).checkpoint
+        newest = (said(Latest, self.store.read(LATEST)) or Latest()).checkpoint
         if newest and newest not in failed:
             failed[newest] = "it is not there any more"
         if failed:
@@ -271,17 +253,6 @@ def _as_damage() -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise Damaged(lines[0][:300]) from None
-
-
-def _said(kind: type[_Pointer], text: str | None) -> _Pointer | None:
-    """What a pointer says; one that cannot be read says nothing."""
-    if text is None:
-        return None
-    try:
-        return kind.model_validate_json(text)
-    except ValidationError:
-        log.warning("a pointer to a checkpoint cannot be read: %.100r", text)
-        return None
 
 
 def _require_finite(weights: Path) -> None:

@@ -1,11 +1,14 @@
-"""What makes a checkpoint whole: its manifest, which names every file with its size and sum."""
+"""What makes a checkpoint whole: its manifest, which names every file with its size and sum; and pointers to some."""
 
+import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from everest.files import sha256
+
+log = logging.getLogger(__name__)
 
 MANIFEST, MODEL, TRAINING = "manifest.json", "model.safetensors", "training.pt"
 
@@ -56,3 +59,31 @@ class Manifest(BaseModel):
         if found.step != step:
             raise Damaged(f"its manifest is of step {found.step}")
         return found
+
+
+class Latest(BaseModel):
+    """What the pointer to the newest checkpoint says."""
+
+    checkpoint: str | None = None
+    writer: str = ""
+    passed_over: list[str] = []  # by it and those before; they are kept for people to look at
+
+
+class Best(BaseModel):
+    checkpoint: str
+    metric: str
+    value: float
+
+
+Pointer = TypeVar("Pointer", bound=BaseModel)
+
+
+def said(kind: type[Pointer], text: str | None) -> Pointer | None:
+    """What a pointer says; one that cannot be read says nothing."""
+    if text is None:
+        return None
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        log.warning("%.100r is no %s of a run; it counts as not there", text, kind.__name__.lower())
+        return None

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ _STATES: dict[str, State] = {
     "Failed": "failed",
 }
 _GONE_S = 60
+_FIRST_PODS = timedelta(seconds=15)  # after a job's start all its first pods are there
 
 
 class KubernetesLauncher:
@@ -159,6 +160,7 @@ class KubernetesLauncher:
             started=_time_of("Running", job),
             ended=_time_of("Succeeded", job) or _time_of("Failed", job),
             reason=reason,
+            replaced=_replaced(job, pods),
             interrupted=state == "failed" and any(end.exit_code >= 128 for end in failed[:1]),
             hopeless=bool(found and found.hopeless),
             nodes=tuple(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name})),
@@ -268,6 +270,14 @@ def _time_of(kind: str, job: Any) -> datetime | None:
         if each["type"] == kind:
             return datetime.fromisoformat(each["lastTransitionTime"])
     return None
+
+
+def _replaced(job: Any, pods: Sequence[Any]) -> bool:
+    status = job.get("status", {})
+    if any(each["type"] == "Restarting" for each in status.get("conditions") or []):
+        return True
+    begun = datetime.fromisoformat(status.get("startTime") or job["metadata"]["creationTimestamp"])
+    return any(pod.metadata.creation_timestamp - begun > _FIRST_PODS for pod in pods)
 
 
 def _termination(pod: Any) -> Any:

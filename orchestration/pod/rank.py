@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -31,16 +31,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STARTS = "starts.json"
-
 LAST_WORDS_S = 20  # of the grace, for torchrun and the operating system
 
 
-def run_rank() -> int:
-    """Its exit code."""
+def run_rank(*let_in: str) -> int:
+    """Its exit code. ``let_in``: the rights that S3 has granted to this job before."""
     start_logging(os.environ["RANK"] == "0")
     try:
-        _train()
+        _train(let_in)
     except EverestError as error:
         if os.environ["RANK"] == "0" or not isinstance(error, AgreedError):
             print(f"everest: {error}", file=sys.stderr)
@@ -51,7 +49,7 @@ def run_rank() -> int:
     return 0
 
 
-def _train() -> None:
+def _train(let_in: Sequence[str]) -> None:
     settings = PlatformSettings.load()
     config = Experiment.load(EXPERIMENT_FILE)
     if config.data.workers:
@@ -66,13 +64,11 @@ def _train() -> None:
 
     folder = settings.work / config.name
     device = choose_device(LocalSettings.load().device, settings.gpus)
-    with processes(device) as process, stop_requests() as stop, _s3(settings, config, process) as s3:
+    with processes(device) as process, stop_requests() as stop, _s3(settings, config, process, let_in) as s3:
         if process.share(process.together(lambda: _finished(s3.store, config) if s3 else None)):
             log.info("%s is finished already; choose another --name to run it again", config.name)
             return
-        if s3:
-            _count_start(s3, settings)
-        _place_initial_weights(config, settings, process)
+        _place_initial_weights(config, settings, process, let_in)
         if s3 is None:
             run(config, folder, FolderStore(folder / "checkpoints"), NullTracker(), process, stop)
             return
@@ -91,7 +87,9 @@ class _S3(NamedTuple):
 
 
 @contextmanager
-def _s3(settings: PlatformSettings, config: Experiment, process: "Process") -> Iterator[_S3 | None]:
+def _s3(
+    settings: PlatformSettings, config: Experiment, process: "Process", let_in: Sequence[str]
+) -> Iterator[_S3 | None]:
     """For rank 0: the run's store, left when everything is uploaded, or with Away."""
     if not process.main:
         yield None
@@ -99,7 +97,7 @@ def _s3(settings: PlatformSettings, config: Experiment, process: "Process") -> I
     from everest.training.interrupt import Interrupted
     from orchestration.s3 import S3Store
 
-    store = S3Store(settings, config.name)
+    store = S3Store(settings, config.name, let_in)
     store.abort_uploads()
     uploads = store.uploads()
     try:
@@ -128,24 +126,9 @@ def _finished(store: "S3Store", config: Experiment) -> bool:
     return said is not None
 
 
-def _count_start(s3: _S3, settings: PlatformSettings) -> None:
-    """Raises EverestError where this submission has started too often without a new checkpoint in between."""
-    from everest.protocols import LATEST
-
-    limit = settings.backoff_limit
-    latest = json.loads(s3.store.read(LATEST) or "{}").get("checkpoint")
-    said = json.loads(s3.store.read(STARTS) or "{}")
-    now = {"submission": os.environ.get("EVEREST_SUBMISSION"), "checkpoint": latest}
-    starts = said["starts"] + 1 if now.items() <= said.items() else 1
-    if starts > limit + 1:
-        raise EverestError(
-            f"started {starts - 1} times without getting further than {latest or 'the beginning'} "
-            f"(EVEREST_BACKOFF_LIMIT {limit}); see what ended it above, or kubectl describe the job; submit to go on"
-        )
-    s3.store.patiently(lambda: s3.store.point(STARTS, json.dumps({**now, "starts": starts})))
-
-
-def _place_initial_weights(config: Experiment, settings: PlatformSettings, process: "Process") -> None:
+def _place_initial_weights(
+    config: Experiment, settings: PlatformSettings, process: "Process", let_in: Sequence[str]
+) -> None:
     """``init: work/NAME`` is the run NAME here too: its newest checkpoint is fetched from S3 to that path."""
     from everest.export import WEIGHTS
 
@@ -155,7 +138,7 @@ def _place_initial_weights(config: Experiment, settings: PlatformSettings, proce
     complete = init.exists() and ((init / "model" / WEIGHTS).exists() or not (init / "model").exists())
     if all(process.gather(complete)):  # a pod that was replaced lacks what the others have
         return
-    files = process.share(_exported(settings, init.name) if process.main else None)
+    files = process.share(_exported(settings, init.name, let_in) if process.main else None)
     if int(os.environ["LOCAL_RANK"]) == 0:
         for name, content in files.items():
             with whole_file(init / "model" / name) as temporary:
@@ -163,12 +146,12 @@ def _place_initial_weights(config: Experiment, settings: PlatformSettings, proce
     process.gather(None)  # no process reads before every pod has written
 
 
-def _exported(settings: PlatformSettings, run: str) -> dict[str, bytes]:
+def _exported(settings: PlatformSettings, run: str, let_in: Sequence[str]) -> dict[str, bytes]:
     from everest.export import CLASSES, EXPERIMENT, WEIGHTS
     from everest.training.checkpoint import Checkpoints
     from orchestration.s3 import S3Store
 
-    store = S3Store(settings, run)
+    store = S3Store(settings, run, let_in)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             if Checkpoints(store, Path(scratch), keep=1).fetch_newest(Path(scratch)) is None:
@@ -189,7 +172,7 @@ def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: Platf
         return lines
     from orchestration.tracking.tracker import MLflowTracker, connect
 
-    names = ("job", "namespace", "pod", "node", "image")
+    names = ("job", "namespace", "pod", "node", "image", "submission")
     tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}
     tags["everest.image_digest"] = tags["everest.image"].partition("@")[2] or "not pinned"
     tags["everest.address"] = store.address

@@ -4,14 +4,18 @@ Exit codes are for the training operator: from 128 on a pod is replaced, below i
 """
 
 import logging
+import os
+import signal
 import sys
 import time
 from typing import NoReturn
 
-from everest.errors import EverestError
+from everest.config import Experiment
+from everest.errors import EverestError, UsageError
 from everest.progress import start_logging
-from orchestration.job import AGAIN
+from orchestration.job import AGAIN, EXPERIMENT_FILE
 from orchestration.pod.rank import LAST_WORDS_S, run_rank
+from orchestration.pod.starts import count_start
 from orchestration.pod.torchrun import torchrun
 from orchestration.settings import PlatformSettings
 
@@ -21,21 +25,44 @@ _EARLY_S, _MOST_EARLY = 120, 8
 
 
 def main() -> NoReturn:
-    """Rank 0 counts starts, and ends what leads nowhere."""
-    start_logging()
+    """Counts starts, and ends what leads nowhere."""
+    first = int(os.environ.get("PET_NODE_RANK", "0")) * int(os.environ.get("PET_NPROC_PER_NODE", "1"))
+    prefix = f"[rank {first}] "  # what this says is for those who read its first process's lines
+    start_logging(prefix=prefix)
+    try:
+        code = _work()
+    except EverestError as error:
+        print(f"{prefix}everest: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _work() -> int:
+    """The exit code. That of wrong usage is for a job that has never run: such a one may be removed."""
     settings = PlatformSettings.load()
+    run = Experiment.load(EXPERIMENT_FILE).name
     early = 0
     while True:
+        signal.signal(signal.SIGTERM, _end)
         started = time.monotonic()
-        code = torchrun([], run_rank, [], settings.grace_s - LAST_WORDS_S)
+        start = count_start(settings, run)
+        code = torchrun([], run_rank, start.let_in, settings.grace_s - LAST_WORDS_S)
+        if code == UsageError.exit_code and start.again:
+            return EverestError.exit_code
         if code != AGAIN:
-            sys.exit(code)
+            return code
+        signal.signal(signal.SIGTERM, _end)
         early = early + 1 if time.monotonic() - started < _EARLY_S else 0
         if early > _MOST_EARLY:
             log.error("broke down %d times within %d s of its start; giving up", early, _EARLY_S)
-            sys.exit(EverestError.exit_code)
+            return EverestError.exit_code
         log.warning("a process broke down; starting again from the newest checkpoint")
         time.sleep(min(60, 2**early))
+
+
+def _end(signum: int, _: object) -> NoReturn:
+    """The first process of a container is not ended by a signal that it does not handle."""
+    sys.exit(128 + signum)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from everest.errors import EverestError
 from orchestration.job import Unreachable
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
-from orchestration.tracking.presentation import RUN
+from orchestration.tracking.presentation import RUN, SUBMISSION
 from orchestration.tracking.tracker import connect, passes
 
 
@@ -35,6 +35,10 @@ class Runs:
         """Of the newest run of that name; None where there is none."""
         found = self._search(f"tags.`{RUN}` = '{name}'", 1)
         return _latest(found[0]) if found else None
+
+    def submitted(self, submission: str) -> bool:
+        """Whether a job of that submission has got as far as MLflow."""
+        return bool(self._search(f"tags.`{SUBMISSION}` = '{submission}'", 1))
 
     def running(self, tag: str, value: str) -> dict[str, Latest]:
         """Of all runs so tagged that go on, by their names, in one request."""

@@ -91,3 +91,17 @@ def test_ages_are_short(seconds: int, said: str, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(watch, "datetime", Clock)
     assert watch.age(RUNNING) == said
+
+
+@pytest.mark.parametrize(("replaced", "removed", "code"), [(False, True, 2), (True, False, 1)])
+def test_a_job_whose_pods_were_replaced_is_not_removed_as_started_wrongly(
+    replaced: bool, removed: bool, code: int
+) -> None:
+    class Told(Script):
+        def logs(self, *_: object, **__: object) -> Iterator[str]:
+            return iter(["[rank 0] everest: S3 bucket everest: ExpiredToken"])
+
+    script = Told(RUNNING, JobStatus("job", "failed", NOW, "code 2", exit_code=2, replaced=replaced))
+    with pytest.raises(watch.JobFailed) as failed:
+        watch.wait(script, "job")
+    assert (script.cancelled, failed.value.exit_code) == (removed, code)
