@@ -186,6 +186,8 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     if config.data.val is None:
         raise UsageError("data.val is not set; add --data.val LIST")
     index = read_index(config.data.val, config.data.root)
+    index.require_labels()
+    index = index.with_classes(exported.classes)
     with processes(choose_device(LocalSettings.load().device)) as process, stop_requests() as stop:
         start_logging(process.main)
         process.together(lambda: require_shared_memory(config, training=False, testing=True))
@@ -256,9 +258,12 @@ def _check(options: argparse.Namespace, rest: list[str]) -> None:
     _nothing_left(rest)
     from everest.data.check import verdicts
     from everest.data.index import read_index
+    from everest.data.labels import remarks
     from everest.progress import ProgressBar
 
     index = read_index(options.source, options.root)
+    for line in remarks(index):
+        print(f"{options.source}: {line}")
     bad, odd = [], 0
     with ProgressBar("check", len(index.videos)) as bar:
         for path, unreadable, remark in verdicts(index, options.workers, options.deep):

@@ -111,11 +111,19 @@ def _indices(config: Experiment) -> tuple[VideoIndex, VideoIndex | None]:
     val_index = read_index(config.data.val, config.data.root) if config.data.val else None
     if config.stage == "finetune":
         train_index.require_labels()
-        classes = config.classify.num_classes or len(train_index.classes)
-        for index in (train_index, val_index):
-            if index and len(index.classes) > classes:
-                raise UsageError(f"{index.source} has label {len(index.classes) - 1}, but there are {classes} classes")
+        classes = _all_classes(config, train_index)
+        if val_index:
+            val_index.require_labels()
+            val_index = val_index.with_classes(classes)
     return train_index, val_index
+
+
+def _all_classes(config: Experiment, index: VideoIndex) -> tuple[str, ...]:
+    """Those of the list, and numbers where ``classify.num_classes`` says that there are more."""
+    count, wanted = len(index.classes), config.classify.num_classes or len(index.classes)
+    if count > wanted:
+        raise UsageError(f"{index.source} has label {count - 1}, but there are {wanted} classes")
+    return index.classes + tuple(str(label) for label in range(count, wanted))
 
 
 def _require_shared_memory(config: Experiment, val_index: VideoIndex | None) -> None:
@@ -178,7 +186,7 @@ def _prepare(
         model: PretrainModel | Classifier = pretrain_model(config)
         loss: Loss = pretrain_loss
     else:
-        model = classifier(config, config.classify.num_classes or len(train_index.classes))
+        model = classifier(config, len(_all_classes(config, train_index)))
         loss = FinetuneLoss(config.augment, model.head.out_features, str(process.device))
     if config.init:
         report = load_weights(model, config.init)
@@ -194,7 +202,7 @@ def _prepare(
         tracker=tracker,
         stop=stop,
         metrics_file=folder / METRICS,
-        classes=_class_names(model, train_index),
+        classes=_class_names(config, train_index),
     )
     if process.main:
         training.picture = lambda step: _picture(training, val_index or train_index, folder / FIGURES, step)
@@ -266,10 +274,10 @@ def _first_readable(exported: Exported, index: VideoIndex, draw: Callable[[Path]
     exported.model.train(was_training)
 
 
-def _class_names(model: PretrainModel | Classifier, index: VideoIndex) -> tuple[str, ...]:
-    if isinstance(model, PretrainModel):
+def _class_names(config: Experiment, index: VideoIndex) -> tuple[str, ...]:
+    if config.stage == "pretrain":
         return ()
-    return index.classes + tuple(str(label) for label in range(len(index.classes), model.head.out_features))
+    return _all_classes(config, index)
 
 
 def _describe_data(config: Experiment, tracker: Tracker, train_index: VideoIndex, val_index: VideoIndex | None) -> None:

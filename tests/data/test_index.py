@@ -1,10 +1,12 @@
 """Lists and folders of videos."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from everest.data.index import read_index
+from everest.data.labels import remarks
 from everest.errors import UsageError
 
 
@@ -80,3 +82,153 @@ def test_a_wrong_list_names_file_and_line(tmp_path: Path, content: bytes, messag
 def test_a_missing_source_says_what_to_give(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist; give a list file or a folder"):
         read_index(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("line", "path", "label"),
+    [
+        ("a.mp4;3", "a.mp4", 3),
+        ('"a, b.mp4",3', "a, b.mp4", 3),
+        ('"say ""hi"".mp4";3', 'say "hi".mp4', 3),
+        ("a,b.mp4,3", "a,b.mp4", 3),
+        ("a, b.mp4", "a, b.mp4", None),
+        ("#1;x 2.avi 0", "#1;x 2.avi", 0),
+        ("-dash.mp4 1", "-dash.mp4", 1),
+        ("a 1.mp4", "a 1.mp4", None),
+        ("frames/a_b 3", "frames/a_b", 3),
+        ("frames/a_b,3", "frames/a_b", 3),
+    ],
+)
+def test_every_separator_and_every_name(tmp_path: Path, line: str, path: str, label: int | None) -> None:
+    (tmp_path / "list.csv").write_text(f"{line}\r\n")
+    assert read_index(tmp_path / "list.csv").videos == ((tmp_path / path, label),)
+
+
+@pytest.mark.parametrize("title", ["path,label", "video;class", "Filename\tTarget", "path label", "path"])
+def test_a_line_of_titles_is_no_video(tmp_path: Path, title: str) -> None:
+    (tmp_path / "list.csv").write_text(f"{title}\na.mp4 1\n")
+    assert len(read_index(tmp_path / "list.csv").videos) == 1
+    (tmp_path / "list.csv").write_text("label,path\n1,a.mp4\n")
+    with pytest.raises(UsageError, match="line 1: the columns are 'label,path'; a list has the path first"):
+        read_index(tmp_path / "list.csv")
+
+
+def test_a_list_is_utf_8_with_a_mark_or_without_and_utf_16_is_called_so(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text("é.mp4,0\n", encoding="utf-8-sig")
+    assert read_index(file).videos[0].path.name == "é.mp4"
+    file.write_text("é.mp4,0\n", encoding="utf-16")
+    with pytest.raises(UsageError, match=r"list.csv is not text in UTF-8 but.* UTF-16; save it as UTF-8"):
+        read_index(file)
+    file.write_bytes(b"caf\xe9.mp4,0\n")  # a name in Latin-1 is those bytes
+    assert os.fsencode(read_index(file).videos[0].path.name) == b"caf\xe9.mp4"
+
+
+def test_labels_may_be_names_of_classes(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text('a.mp4,run\nb.mp4,"long jump"\nc.mp4 run\n')
+    index = read_index(file)
+    assert (index.classes, [video.label for video in index.videos]) == (("long jump", "run"), [1, 0, 1])
+    (tmp_path / "classes.txt").write_text("\ufeffrun\r\nlong jump\r\nswim\r\n")
+    index = read_index(file)
+    assert (index.classes, [video.label for video in index.videos]) == (("run", "long jump", "swim"), [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("content", "classes", "message"),
+    [
+        ("a.mp4 run\nb.mp4 rnu\n", "run\n", "line 2: label 'rnu' is neither a number nor a class of .*classes.txt"),
+        ("a.mp4 0\nb.mp4 O\n", "", "line 2: label 'O' is no number, as other lines have it"),
+        ("a.mp4,0.5\n", "", "line 1: label '0.5' is no whole number"),
+        ("a.mp4,\n", "", "line 1: label '' is empty"),
+        ("a.mp4 120 3\n", "", "line 1: label '120 3' is no whole number"),
+        ("a.mp4 99999999999\n", "", "line 1: 99999999999 is too large for the number of a class"),
+        ("a.mp4 1\nb.mp4 2\n", "run\nswim\n", "has label 2; labels count from 0, and these may count from 1"),
+        ("a.mp4 1\nb/../a.mp4 0\n", "", r"line 2: 'b/../a.mp4' has label 0, and 1 in line 1"),
+        ("a.mp4 1\n", "run\n\nswim\n", "classes.txt line 2 is blank"),
+        ("a.mp4 1\n", "run\nrun\n", "classes.txt line 2: 'run' is also line 1"),
+    ],
+)
+def test_a_label_that_is_none_is_named(tmp_path: Path, content: str, classes: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text(content)
+    if classes:
+        (tmp_path / "classes.txt").write_text(classes)
+    with pytest.raises(UsageError, match=message):
+        read_index(tmp_path / "list.csv")
+
+
+def videos(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_validation_has_trainings_classes_by_name(tmp_path: Path) -> None:
+    train = read_index(videos(tmp_path / "train", "a/1.mp4", "b/1.mp4", "c/1.mp4"))
+    val = read_index(videos(tmp_path / "val", "c/2.mp4", "a/2.mp4")).with_classes(train.classes)
+    assert [(video.path.parent.name, video.label) for video in val.videos] == [("a", 0), ("c", 2)]
+    assert val.classes == ("a", "b", "c")
+    with pytest.raises(UsageError, match="val has 'd', which training does not have; its classes are 'a', 'b', 'c'"):
+        read_index(videos(tmp_path / "val", "d/2.mp4")).with_classes(train.classes)
+    (tmp_path / "list.csv").write_text("x.mp4 2\n")  # numbers are training's
+    assert read_index(tmp_path / "list.csv").with_classes(train.classes).videos[0].label == 2
+    (tmp_path / "list.csv").write_text("x.mp4 3\n")
+    with pytest.raises(UsageError, match="has label 3, but there are 3 classes"):
+        read_index(tmp_path / "list.csv").with_classes(train.classes)
+
+
+def test_what_systems_leave_in_folders_is_not_there(tmp_path: Path) -> None:
+    hidden = ["run/._a.mp4", "run/.b.mp4", ".cache/c.mp4", "__MACOSX/run/a.mp4", "run/.hidden/d.mp4", ".e.mp4"]
+    index = read_index(videos(tmp_path, "run/a.mp4", "swim/deep/b.mp4", *hidden))
+    assert [video.path.name for video in index.videos] == ["a.mp4", "b.mp4"]
+    assert index.classes == ("run", "swim")
+
+
+def test_nothing_of_a_folder_is_dropped_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = videos(tmp_path / "a", "run/a.mp4", "empty/readme.txt")
+    (folder / "run/gone.mp4").symlink_to("nowhere.mp4")
+    assert [video.path.name for video in read_index(folder).videos] == ["a.mp4", "gone.mp4"]
+    assert "no videos in 'empty'" in caplog.text
+    (folder / "swim").symlink_to(videos(tmp_path / "elsewhere", "deep/s.mp4"))
+    assert read_index(folder).classes == ("run", "swim")
+    (tmp_path / "elsewhere/loop").symlink_to(folder / "swim")
+    with pytest.raises(UsageError, match=r"loop links to a folder that it is in itself"):
+        read_index(folder)
+    (tmp_path / "elsewhere/loop").unlink()
+    (folder / "dance").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="dance links to nowhere, which does not exist"):
+        read_index(folder)
+    (folder / "dance").unlink()
+    with pytest.raises(UsageError, match=r"has videos \(b.mp4 …\) beside folders of videos \('run', 'swim'\)"):
+        read_index(videos(folder, "b.mp4"))
+
+    def forbidden(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("everest.data.folders.os.listdir", forbidden)
+    with pytest.raises(UsageError, match="cannot be read: Permission denied"):
+        read_index(folder)
+
+
+def test_a_digest_tells_paths_labels_and_names_apart(tmp_path: Path) -> None:
+    digests = set()
+    for content in ("a/x.mp4 0", "b/x.mp4 0", "b/x.mp4 1", "b/x.mp4 run", b"caf\xe9.mp4 0"):
+        (tmp_path / "list.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+        digests.add(read_index(tmp_path / "list.csv").digest())
+    assert len(digests) == 5
+
+
+def test_remarks_name_classes_without_videos_and_a_file_with_two_labels(tmp_path: Path) -> None:
+    videos(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "list.csv").write_text("a.mp4 1\nb.mp4 3\n./a.mp4 1\n")
+    assert list(remarks(read_index(tmp_path / "list.csv"))) == [
+        f"1 listed more than once, the first {tmp_path / 'a.mp4'}",
+        "2 classes without videos: 0, 2 (labels count from 0; these may count from 1)",
+    ]
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    (tmp_path / "list.csv").write_text("a.mp4 0\nlink.mp4 1\n")
+    with pytest.raises(UsageError, match=r"one video has two labels, 0 and 1: .*a\.mp4"):
+        list(remarks(read_index(tmp_path / "list.csv")))
