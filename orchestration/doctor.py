@@ -1,14 +1,12 @@
 """``everest doctor``: what a user's environment has and lacks, a line each, with what to do."""
 
 import os
-import tempfile
-import uuid
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from everest.errors import EverestError, Superseded
+from everest.errors import EverestError
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 
@@ -136,38 +134,14 @@ def _image(cluster: "Cluster", settings: PlatformSettings, pull: bool) -> str:
 
 
 def _s3(settings: PlatformSettings) -> str:
-    """Written, read, and moved under a condition: what checkpoints need."""
     if not settings.s3_bucket:
         raise _Unset("no bucket is named (EVEREST_S3_BUCKET); runs here keep their checkpoints in the work folder")
-    from orchestration.s3 import S3Store
+    from orchestration.s3_checks import require_all
 
-    quick = settings.model_copy(update={"patience_s": _PATIENCE_S})
-    name = f"everest-doctor-{uuid.uuid4().hex[:8]}"
-    ours, other = S3Store(quick, name), S3Store(quick, name)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            written = Path(folder) / "written"
-            written.write_text(name)
-            ours.patiently(lambda: ours.put(written, "file"))
-            ours.get("file", Path(folder) / "read")
-            if (Path(folder) / "read").read_text() != name:
-                raise EverestError(f"{ours.address}: what is read is not what was written")
-        ours.patiently(lambda: ours.point("pointer.json", '"ours"'))
-        try:
-            other.patiently(lambda: other.point("pointer.json", '"other"'))
-        except Superseded:
-            pass
-        else:
-            raise EverestError(
-                f"S3 at {settings.s3_endpoint or 'AWS'} ignores conditions (IfNoneMatch), so that two pods could write "
-                "one run; use a server that honours them"
-            )
-        for key in ours.list():
-            ours.delete(key)
-    finally:
-        for store in (ours, other):
-            store.close()
-    return f"s3://{settings.s3_bucket} is written, read, and moves pointers by condition"
+    require_all(settings)
+    return (
+        f"s3://{settings.s3_bucket} is listed, written, also in parts, read, cleared, and moves pointers by condition"
+    )
 
 
 def _mlflow(settings: PlatformSettings) -> str:

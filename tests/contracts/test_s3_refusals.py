@@ -12,7 +12,8 @@ import torch
 from everest.errors import EverestError, UsageError
 from everest.training.checkpoint import Checkpoints
 from orchestration.outbox import Away, Outbox
-from orchestration.s3 import S3Store
+from orchestration.s3 import S3Store, s3_client
+from orchestration.s3_checks import require_all
 from orchestration.s3_errors import RIGHTS
 from orchestration.settings import PlatformSettings
 from tests.s3_proxy import DENIED, EXPIRED, Refusal, S3Proxy
@@ -228,6 +229,36 @@ def test_a_certificate_nobody_vouches_for_is_said_at_once_with_what_to_set(
         with pytest.raises(UsageError, match=r"SSL validation failed for https://.*set AWS_CA_BUNDLE"):
             store.read("starts.json")
         store.close()
+
+
+def test_doctor_tries_all_that_a_run_needs_and_leaves_nothing(proxy: S3Proxy, settings: PlatformSettings) -> None:
+    require_all(settings)
+    assert set(RIGHTS) <= set(proxy.asked)
+    client = s3_client(settings)
+    there = {"Bucket": settings.s3_bucket, "Prefix": settings.s3_prefix}
+    assert "Contents" not in client.list_objects_v2(**there)
+    assert "Uploads" not in client.list_multipart_uploads(**there)
+
+
+@pytest.mark.parametrize("operation", RIGHTS)
+def test_doctor_names_the_right_that_is_missing(proxy: S3Proxy, settings: PlatformSettings, operation: str) -> None:
+    proxy.refused[operation] = Refusal(403, "403" if operation == "HeadObject" else "AccessDenied")
+    with pytest.raises(EverestError, match=f"the key for s3://.* lacks {RIGHTS[operation]}[ ;(].*docs/cluster.md"):
+        require_all(settings)
+
+
+def test_doctor_names_all_that_is_missing_at_once(proxy: S3Proxy, settings: PlatformSettings) -> None:
+    for operation in ("DeleteObject", "ListMultipartUploads"):
+        proxy.refused[operation] = DENIED
+    said = r"lacks s3:ListBucketMultipartUploads \(parts .* stay\), s3:DeleteObject \(old checkpoints stay\);"
+    with pytest.raises(EverestError, match=said):
+        require_all(settings)
+
+
+def test_doctor_says_what_a_server_does_not_know(proxy: S3Proxy, settings: PlatformSettings) -> None:
+    proxy.refused["ListMultipartUploads"] = Refusal(501, "NotImplemented")
+    with pytest.raises(EverestError, match="lacks ListMultipartUploads, which the server does not know;"):
+        require_all(settings)
 
 
 def test_no_message_has_the_key(proxy: S3Proxy, store: S3Store, caplog: pytest.LogCaptureFixture) -> None:
