@@ -33,7 +33,10 @@ class CheckpointStore(Protocol):
         """All keys, in any order."""
 
     def delete(self, key: str) -> None:
-        """Removes ``key``, or does nothing where it is not there. Raises PermissionError where that is not allowed."""
+        """Removes ``key``, or does nothing where it is not there.
+
+        Raises PermissionError where that is not allowed, another OSError where it did not succeed this time.
+        """
 
     def read(self, key: str) -> str | None:
         """What a pointer says; None where there is none. Raises OSError."""

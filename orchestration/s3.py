@@ -105,10 +105,9 @@ class S3Store:
     def delete(self, key: str) -> None:
         try:
             self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
-        except ClientError as error:
-            if is_refusal(error):
-                raise PermissionError(describe(error, self.settings)) from None
-            raise
+        except OF_S3 as error:
+            kind = PermissionError if is_refusal(error) else ConnectionError
+            raise kind(describe(error, self.settings)) from None
 
     def read(self, key: str) -> str | None:
         def fetch() -> str | None:
@@ -254,15 +253,15 @@ class _Waiting:
 
 
 def s3_client(settings: PlatformSettings) -> Any:
-    """With the keys that boto3 finds: environment, profile, or the pod's role."""
-    return boto3.Session().client(
-        "s3",
-        endpoint_url=settings.s3_endpoint,
-        region_name=settings.s3_region,
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": 3},
-            connect_timeout=5,
-            read_timeout=60,
-            s3={"addressing_style": "path"} if settings.s3_endpoint else {},
-        ),
+    """With the keys that boto3 finds: environment, profile, or the pod's role. Raises UsageError for an endpoint."""
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": 3},
+        connect_timeout=5,
+        read_timeout=60,
+        s3={"addressing_style": "path"} if settings.s3_endpoint else {},
     )
+    where = {"endpoint_url": settings.s3_endpoint, "region_name": settings.s3_region}
+    try:
+        return boto3.Session().client("s3", config=config, **where)
+    except ValueError as error:
+        raise UsageError(f"EVEREST_S3_ENDPOINT (--s3-endpoint) = {settings.s3_endpoint!r}: {error}") from None

@@ -5,21 +5,26 @@ from typing import Any
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConfigParseError,
     CredentialRetrievalError,
+    InvalidConfigError,
+    InvalidRegionError,
     NoAuthTokenError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProfileNotFound,
     SSLError,
     SSOError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 
-OF_S3 = (BotoCoreError, ClientError, RetriesExceededError)
+OF_S3 = (BotoCoreError, ClientError, RetriesExceededError, ResponseParserError)
 
 #: What a policy must allow, by the operations that need it.
 RIGHTS = {
@@ -42,6 +47,7 @@ _ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "Redirect", "Authorizati
               "IllegalLocationConstraintException"}  # fmt: skip
 _NO_CREDENTIALS = (NoCredentialsError, NoAuthTokenError, PartialCredentialsError, ProfileNotFound, SSOError,
                    TokenRetrievalError, CredentialRetrievalError)  # fmt: skip
+_WRONG_HERE = (ConfigParseError, InvalidConfigError, InvalidRegionError, ParamValidationError)
 
 
 def is_away(error: BaseException) -> bool:
@@ -49,9 +55,7 @@ def is_away(error: BaseException) -> bool:
     if isinstance(error, ClientError):
         status = status_of(error)
         return (status >= 500 and status != 501) or status in {408, 425, 429} or code_of(error) in _PASSING
-    return isinstance(error, BotoCoreError | RetriesExceededError) and not (
-        isinstance(error, _NO_CREDENTIALS) or _is_certificate(error)
-    )
+    return isinstance(error, OF_S3) and not (isinstance(error, _NO_CREDENTIALS + _WRONG_HERE) or _is_certificate(error))
 
 
 def is_absent(error: BaseException) -> bool:
@@ -59,9 +63,9 @@ def is_absent(error: BaseException) -> bool:
     return isinstance(error, ClientError) and code_of(error) in {"NoSuchKey", "404"}
 
 
-def is_refusal(error: ClientError) -> bool:
+def is_refusal(error: BaseException) -> bool:
     """The server knows who asks, and does not do this for them."""
-    return not is_away(error) and code_of(error) not in _CREDENTIALS
+    return isinstance(error, ClientError) and not is_away(error) and code_of(error) not in _CREDENTIALS
 
 
 def right_missing(error: BaseException) -> str | None:
@@ -98,7 +102,7 @@ def describe(error: BaseException | None, settings: PlatformSettings) -> str:
             f"{one_line(error)} (set AWS_CA_BUNDLE to a file with the certificate of the authority that signed the "
             "server's, in a pod by a pod patch; check EVEREST_S3_ENDPOINT)"
         )
-    return one_line(error)
+    return " ".join(str(error).split()) if isinstance(error, _WRONG_HERE) else one_line(error)
 
 
 def _way_out(error: ClientError, settings: PlatformSettings) -> str:

@@ -215,17 +215,25 @@ class Checkpoints:
             name for name, files in self._there.items() if MANIFEST in files and name not in self._passed_over
         )
         alive = {*good[-self.keep :], newest, *self._passed_over, *([self._best.checkpoint] if self._best else [])}
-        for name in set(self._there) - alive:
-            try:
-                for file in sorted(self._there[name], key=lambda file: file != MANIFEST):
-                    self.store.delete(f"{name}/{file}")
-            except PermissionError as error:
-                if not self._refused:
-                    log.warning(
-                        "old checkpoints cannot be removed and stay (%s); new ones are saved all the same", error
-                    )
-                    self._refused = True
-            del self._there[name]
+        try:
+            for name in set(self._there) - alive:
+                self._remove(name)
+        except OSError as error:
+            self._say_kept(error)  # the next save tries again
+
+    def _remove(self, name: str) -> None:
+        try:
+            for file in sorted(self._there[name], key=lambda file: file != MANIFEST):
+                self.store.delete(f"{name}/{file}")
+                self._there[name].discard(file)
+        except PermissionError as error:
+            self._say_kept(error)
+        del self._there[name]
+
+    def _say_kept(self, error: OSError) -> None:
+        if not self._refused:
+            log.warning("old checkpoints cannot be removed and stay (%s); new ones are saved all the same", error)
+            self._refused = True
 
     def _complete(self) -> set[str]:
         return {name for name, files in self._listed().items() if MANIFEST in files}

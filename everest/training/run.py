@@ -30,6 +30,7 @@ from everest.training.finetune import FinetuneLoss
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import METRICS
 from everest.training.loop import Loss, Training, train
+from everest.training.manifest import Damaged
 from everest.training.pretrain import pretrain_loss
 
 log = logging.getLogger(__name__)
@@ -156,7 +157,10 @@ def _take_over(training: Training) -> Checkpoint | None:
     """The checkpoint to continue from; in a fresh folder it brings the numbers up to it along."""
 
     def use(checkpoint: Checkpoint) -> None:
-        begun = Experiment.parse(yaml.safe_load(checkpoint.texts[EXPERIMENT]))
+        try:
+            begun = Experiment.parse(yaml.safe_load(checkpoint.texts[EXPERIMENT]))
+        except UsageError as error:
+            raise Damaged(f"its {EXPERIMENT}: {error}") from None
         same_experiment(begun, training.config, f"{training.config.name} (checkpoint {checkpoint.name})")
         with suppress(UsageError):  # which all processes raise alike, later
             training.restore(checkpoint)

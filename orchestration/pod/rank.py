@@ -122,7 +122,11 @@ def _finished(store: "S3Store", config: Experiment) -> bool:
 
     said = store.read(RESULT)
     if said:
-        same_experiment(Experiment.parse(json.loads(said)["experiment"]), config, f"{config.name} (finished)")
+        try:
+            finished = Experiment.parse(json.loads(said)["experiment"])
+        except (ValueError, KeyError, TypeError):
+            raise EverestError(f"{store.address}{RESULT} is none of a finished run; remove it to go on") from None
+        same_experiment(finished, config, f"{config.name} (finished)")
     return said is not None
 
 

@@ -333,6 +333,23 @@ def test_saving_goes_on_where_nothing_may_be_removed(tmp_path: Path, caplog: pyt
     assert store.asked == 3  # each once
 
 
+def test_what_could_not_be_removed_once_is_removed_later(tmp_path: Path) -> None:
+    class Away(FolderStore):
+        away = True
+
+        def delete(self, key: str) -> None:
+            if self.away:
+                raise ConnectionError("503")
+            super().delete(key)
+
+    store = Away(tmp_path / "store")
+    checkpoints = Checkpoints(store, tmp_path, keep=1)
+    save(checkpoints, 1, 2, 3)
+    store.away = False
+    save(checkpoints, 4)
+    assert [path.name[:13] for path in store.folder.glob("step-*")] == ["step-00000004"]
+
+
 def test_one_without_its_manifest_does_not_exist(checkpoints: Checkpoints, store: FolderStore) -> None:
     """What a kill in the middle of saving leaves: files, but the manifest comes last."""
     save(checkpoints, 1, 2)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -301,6 +302,35 @@ def test_a_run_goes_on_from_its_store_alone_with_all_its_numbers(synthetic: Path
     start(config, tmp_path / "whole")
     assert_same(weights(elsewhere), weights(tmp_path / "whole"))
     assert numbers(elsewhere) == numbers(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("file", "strange"),
+    [
+        ("training.pt", {"processes": 1}),
+        ("experiment.yaml", b"[]"),
+        ("experiment.yaml", b"{"),
+        ("experiment.yaml", b""),
+    ],
+)
+def test_a_checkpoint_that_no_run_could_have_written_is_passed_over(
+    synthetic: Path, tmp_path: Path, file: str, strange: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its sums are right; what it holds is not what a run goes on from."""
+    config, folder = tiny("pretrain", synthetic, **{"optim.steps": 4, "keep.checkpoint_steps": 2}), tmp_path / "run"
+    with pytest.raises(Killed):
+        start(config, folder, KillAt(4, "train/loss"))
+    checkpoints = Checkpoints(FolderStore(folder / "checkpoints"), folder, keep=2)
+    saved = checkpoints.newest()
+    assert saved is not None
+    checkpoints.take_over(saved)
+    texts = saved.texts if file == "training.pt" else {**saved.texts, file: strange.decode()}
+    checkpoints.save(3, saved.weights, strange if file == "training.pt" else saved.training, texts)
+    start(config, folder)
+    assert re.search(r"checkpoint step-00000003-\w+ is damaged and passed over: .", caplog.text)
+    assert [path.name[:13] for path in sorted((folder / "checkpoints").glob("step-*"))] == [
+        "step-00000002", "step-00000003", "step-00000004"
+    ]  # fmt: skip
 
 
 def test_the_best_checkpoint_is_kept_and_pointed_to(synthetic: Path, tmp_path: Path) -> None:
