@@ -149,6 +149,10 @@ class Checkpoints:
 
     def _first_good(self, folder: Path, take: Callable[[str, Path], T]) -> T | None:
         failed: dict[str, str] = {}
+        newest = (said(Latest, self.store.read(LATEST)) or Latest()).checkpoint
+        if newest and newest not in self._complete():
+            failed[newest] = "it is not there any more"
+            log.warning("checkpoint %s was the newest, and is not there any more", newest)
         while names := self._complete() - set(failed):  # an earlier process may still be saving and removing
             for name in sorted(names, reverse=True):
                 try:
@@ -160,9 +164,6 @@ class Checkpoints:
                     self._passed_over.add(name)
                     for file in folder.iterdir():
                         file.unlink()
-        newest = (said(Latest, self.store.read(LATEST)) or Latest()).checkpoint
-        if newest and newest not in failed:
-            failed[newest] = "it is not there any more"
         if failed:
             shown = "; ".join(f"{name}: {why}" for name, why in list(failed.items())[:_SHOWN])
             raise EverestError(

@@ -249,10 +249,15 @@ def test_where_none_can_be_used_a_run_stops_and_nothing_is_lost(checkpoints: Che
     assert sorted(store.list()) == before
 
 
-def test_a_checkpoint_that_vanished_is_not_begun_anew(checkpoints: Checkpoints, store: FolderStore) -> None:
-    save(checkpoints, 1)
+def test_a_checkpoint_that_vanished_is_said_and_not_begun_anew(
+    checkpoints: Checkpoints, store: FolderStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(checkpoints, 1, 2)
+    (folder_of(store, 2) / "manifest.json").unlink()
+    assert checkpoints.newest() is not None
+    assert re.search(r"checkpoint step-00000002-\w+ was the newest, and is not there any more", caplog.text)
     (folder_of(store, 1) / "manifest.json").unlink()
-    with pytest.raises(EverestError, match=r"step-00000001-\w+: it is not there any more"):
+    with pytest.raises(EverestError, match=r"step-00000002-\w+: it is not there any more"):
         checkpoints.newest()
 
 
