@@ -122,7 +122,7 @@ class EvaluationViews(Dataset[Clips]):
         return self._crops(scale_short_side(chosen, self.config.model.image_size))
 
     def _frames(self, total: int) -> np.ndarray:
-        return np.concatenate([self._choose(total, where) for where in _even(self.segments)])
+        return np.concatenate([self._choose(total, number) for number in range(self.segments)])
 
     def _crops(self, frames: Tensor) -> Tensor:
         count, size = self._shape[0], self.config.model.image_size
@@ -136,10 +136,11 @@ class EvaluationViews(Dataset[Clips]):
         count = self.config.frames.candidates(model.num_frames, model.tubelet_size)
         return count, model.image_size, model.image_size, 3
 
-    def _choose(self, total: int, where: float) -> np.ndarray:
+    def _choose(self, total: int, number: int) -> np.ndarray:
+        """Frames of view ``number``: sampled by parts, each view takes its own place, (number + 0.5) / segments."""
         if self.config.data.sampling == "segment":
-            return sampling.segments(total, self._shape[0], where)
-        return sampling.dense(total, self._shape[0], self.config.data.rate, where, spread=True)
+            return sampling.segments(total, self._shape[0], (number + 0.5) / self.segments)
+        return sampling.dense_view(total, self._shape[0], self.config.data.rate, number, self.segments)
 
 
 def _even(count: int) -> list[float]:

@@ -18,6 +18,16 @@ def dense(total: int, count: int, rate: int, where: float, spread: bool = False)
     return np.minimum(start + offsets, min(start + window, total) - 1)
 
 
+def dense_view(total: int, count: int, rate: int, number: int, views: int) -> np.ndarray:
+    """View ``number`` of ``views`` in a dense test (Tong et al., VideoMAE): of every ``rate``-th frame of the video,
+    ``count`` in a row, begun at evenly spaced places from the first to the last possible; one view in the middle.
+    """
+    sampled = np.arange(0, total, rate)
+    last = max(0, len(sampled) - count)
+    start = number * last // (views - 1) if views > 1 else last // 2
+    return sampled[np.minimum(start + np.arange(count), len(sampled) - 1)]
+
+
 def segments(total: int, count: int, where: np.ndarray | float) -> np.ndarray:
     """One frame from each of ``count`` equal parts of the video, at ``where`` (0 … 1, one or one per part) of it."""
     return np.minimum(((np.arange(count) + where) * total / count).astype(int), total - 1)

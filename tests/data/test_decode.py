@@ -165,6 +165,24 @@ def test_frames_are_those_that_pyav_decodes(clips: Path, name: str) -> None:
         assert np.abs(frame.numpy() - expected).mean() < 2
 
 
+@pytest.mark.parametrize(
+    ("name", "black", "gain", "chroma"),
+    [("fullrange_601.mp4", 0, 1.0, (1.402, 0.714136, 0.344136, 1.772)),
+     ("ref_h264.mp4", 16, 255 / 219, (1.596027, 0.812968, 0.391762, 2.017232))],
+)  # fmt: skip
+def test_colours_are_those_of_the_standard(cases: Path, name: str, black: int, gain: float, chroma: Any) -> None:
+    """ITU-R BT.601, computed by hand from the decoded planes."""
+    with av.open(str(cases / "video" / name)) as container:
+        planes = next(container.decode(video=0)).to_ndarray()
+    luma = (planes[:96].astype(float) - black) * gain
+    blue, red = (planes[at : at + 24].reshape(48, 64).repeat(2, 0).repeat(2, 1) - 128.0 for at in (96, 120))
+    to_red, red_of_green, blue_of_green, to_blue = chroma
+    expected = np.stack(
+        [luma + to_red * red, luma - red_of_green * red - blue_of_green * blue, luma + to_blue * blue], axis=-1
+    )
+    assert np.abs(everest.read_frames(cases / "video" / name, [0])[0] - expected.clip(0, 255)).mean() < 2.5
+
+
 def test_pixels_that_are_not_square_are_shown_as_they_should_be(cases: Path) -> None:
     assert everest.read_frames(cases / "video/sar_64_45.mp4", [0]).shape == (1, 96, 182, 3)
     assert everest.read_frames(cases / "video/sar_64_45.mp4", [0], short_side=48).shape == (1, 48, 91, 3)

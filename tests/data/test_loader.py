@@ -142,3 +142,10 @@ def test_decoded_frames_give_the_same_views_as_their_file(index: VideoIndex) -> 
 
     frames = decode(path, 32, np.arange)
     assert torch.equal(views.views(path), views.views_of(frames))
+
+
+def test_views_of_a_test_by_parts_see_other_frames_each(index: VideoIndex) -> None:
+    views = EvaluationViews(index, experiment(**{"data.sampling": "segment"}), segments=2, crops=1)
+    first, second = np.split(views._frames(160), 2)
+    assert first.tolist() == [10, 50, 90, 130]  # a quarter into each of four parts of 40 frames
+    assert second.tolist() == [30, 70, 110, 150]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from everest.data.sampling import dense, segments
+from everest.data.sampling import dense, dense_view, segments
 
 
 def test_pretraining_takes_every_fourth_frame() -> None:
@@ -43,3 +43,18 @@ def test_segments_take_one_frame_from_each_part() -> None:
     assert segments(80, 8, 0.5).tolist() == [5, 15, 25, 35, 45, 55, 65, 75]
     random = segments(80, 8, np.random.default_rng(0).uniform(size=8))
     assert (random // 10).tolist() == list(range(8))
+
+
+@pytest.mark.parametrize("total", [40, 64, 65, 66, 300, 301])
+@pytest.mark.parametrize("views", [2, 5, 10])
+def test_dense_views_are_those_of_videomae(total: int, views: int) -> None:
+    """As its paper and users describe the test: sample at the rate, pad by the last, cut clips at equal steps."""
+    sampled = list(range(0, total, 4))
+    sampled += sampled[-1:] * (16 - len(sampled))
+    expected = [int(view * (len(sampled) - 16) / (views - 1)) for view in range(views)]
+    found = [dense_view(total, 16, 4, view, views).tolist() for view in range(views)]
+    assert found == [sampled[start : start + 16] for start in expected]
+
+
+def test_a_single_dense_view_is_the_middle_of_the_video() -> None:
+    assert dense_view(80, 4, 4, number=0, views=1).tolist() == [32, 36, 40, 44]

@@ -4,10 +4,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-
-_METHOD = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 class Shape(NamedTuple):
@@ -37,5 +35,5 @@ class Painter:
 
     def __call__(self, frame: VideoFrame) -> np.ndarray:
         width, height, turns = self.shape
-        rgb = self._reformatter.reformat(frame, width, height, "rgb24", interpolation=_METHOD, threads=1)
+        rgb = self._reformatter.reformat(frame, width, height, "rgb24", interpolation="BILINEAR", threads=1)
         return np.rot90(rgb.to_ndarray(), turns)
