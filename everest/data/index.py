@@ -16,9 +16,14 @@ from everest.program import printable
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset(
-    [".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp", ".ogv"]
-)
+#: Of moving pictures that PyAV reads. What may as well be a still picture, sound or text is left out (.ogg, .webp).
+SUFFIXES = frozenset([
+    ".264", ".265", ".3g2", ".3gp", ".amv", ".apng", ".asf", ".avc", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif",
+    ".gxf", ".h261", ".h263", ".h264", ".h265", ".hevc", ".ismv", ".ivf", ".m1v", ".m2p", ".m2t", ".m2ts", ".m2v",
+    ".m4v", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mkv", ".mov", ".mp4", ".mp4v", ".mpe", ".mpeg", ".mpg", ".mpv",
+    ".mts", ".mxf", ".nut", ".obu", ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tp", ".trp", ".ts", ".vc1", ".vob",
+    ".webm", ".wmv", ".wtv", ".xvid", ".y4m",
+])  # fmt: skip
 
 _MOST_CLASSES = 1_000_000
 _NUMBER = re.compile(r"\d+", re.ASCII)

@@ -55,7 +55,7 @@ class Result:
 FIGURES = "figures"
 
 #: Settings that may differ when a run is continued: they change neither weights nor their order.
-_FREE = ("recipe", "data.workers", "data.max_bad", "keep.", "evaluate.")
+_FREE = ("recipe", "data.workers", "data.max_bad", "data.time_limit", "keep.", "evaluate.")
 
 
 def run(

@@ -232,3 +232,10 @@ def test_remarks_name_classes_without_videos_and_a_file_with_two_labels(tmp_path
     (tmp_path / "list.csv").write_text("a.mp4 0\nlink.mp4 1\n")
     with pytest.raises(UsageError, match=r"one video has two labels, 0 and 1: .*a\.mp4"):
         list(remarks(read_index(tmp_path / "list.csv")))
+
+
+def test_whatever_moves_is_a_video_and_pictures_sound_and_text_beside_it_are_not(tmp_path: Path) -> None:
+    videos = ["a.GIF", "b.m2ts", "c.vob", "d.asf", "e.rm", "f.mxf", "g.hevc", "h.3g2", "i.y4m"]
+    for name in [*videos, "j.jpg", "k.png", "l.mp3", "m.ogg", "n.txt", "o.srt", "p.json", "q.webp", "r.wav", "s.dat"]:
+        (tmp_path / name).touch()
+    assert [video.path.name for video in read_index(tmp_path).videos] == videos
