@@ -160,6 +160,9 @@ class DataConfig(Section):
     reader: Literal["av", "decord"] = Field("av", description="decord refuses files whose frames it cannot number")
     time_limit: float = Field(120, gt=0, description="seconds to read a video in; beyond it counts as unreadable")
     workers: int = Field(2, ge=0, description="decoding processes per training process, at most one a core")
+    changed: Literal["refused", "ok"] = Field(
+        "refused", description="a run whose lists have changed since it was begun; ok: it goes on with the new ones"
+    )
     max_bad: Probability = Field(0.05, description="share of unreadable videos that ends the run")
 
 

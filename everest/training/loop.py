@@ -73,6 +73,8 @@ class Training:
     metrics_file: Path
     classes: tuple[str, ...] = ()
     validate: Validate | None = None  # called every evaluate.every_epochs epochs
+    texts: dict[str, str] = field(default_factory=dict)  # files that every checkpoint keeps beside the weights
+    begun: Callable[[], None] | None = None  # called after the first step: now there is something to lose
     picture: Callable[[int], None] | None = None  # called with the step, every keep.picture_epochs epochs
     meter: Meter = field(default_factory=Meter)
     latest: dict[str, float] = field(default_factory=dict)
@@ -160,7 +162,7 @@ class Training:
                 "bad": bad,
                 "processes": self.process.world,
             }
-            texts = self.exported().texts()
+            texts = self.exported().texts() | self.texts
             if self.metrics_file.exists():
                 texts[self.metrics_file.name] = self.metrics_file.read_text()
             self.checkpoints.save(step, self.model.state_dict(), training, texts)
@@ -213,6 +215,8 @@ def train(training: Training, start: int) -> None:
             grad_norm, taken = _take_step(t, loss, step, paths)
 
             done = step + 1
+            if step == start and t.begun:
+                t.begun()
             t.meter.add(loss, grad_norm, taken)
             clips += t.clips_per_step
             bar.advance()

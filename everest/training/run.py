@@ -52,10 +52,10 @@ class Result:
         return cls(**json.loads(file.read_text())) if file.exists() else None
 
 
-FIGURES = "figures"
+FIGURES, DATA = "figures", "data.json"
 
 #: Settings that may differ when a run is continued: they change neither weights nor their order.
-_FREE = ("recipe", "data.workers", "data.max_bad", "data.time_limit", "keep.", "evaluate.")
+_FREE = ("recipe", "data.workers", "data.changed", "data.max_bad", "data.time_limit", "keep.", "evaluate.")
 
 
 def run(
@@ -76,7 +76,8 @@ def run(
     """
     train_index, val_index = process.together(lambda: _indices(config))
     process.together(lambda: _require_shared_memory(config, val_index))
-    process.together(lambda: _begin(folder, config) if process.main else None)
+    data = _data(train_index, val_index)
+    process.together(lambda: _begin(folder, config, data) if process.main else None)
     checkpoints = Checkpoints(store, folder, config.keep.checkpoints, queue)
     training = process.together(
         lambda: _prepare(config, folder, checkpoints, tracker, process, stop, train_index, val_index)
@@ -131,18 +132,42 @@ def _require_shared_memory(config: Experiment, val_index: VideoIndex | None) -> 
     require_shared_memory(config, training=True, testing=config.stage == "finetune" and val_index is not None)
 
 
-def _begin(folder: Path, config: Experiment) -> None:
-    claim(folder, config)
+def _begin(folder: Path, config: Experiment, data: str) -> None:
+    claim(folder, config, data)
     clear_scratch(folder)
 
 
-def claim(folder: Path, config: Experiment) -> None:
-    """A folder belongs to one experiment; another must not continue it."""
-    file = folder / EXPERIMENT
-    if file.exists():
-        same_experiment(Experiment.load(file), config, str(folder))
-    else:
-        write_text(file, config.to_yaml())
+def claim(folder: Path, config: Experiment, data: str) -> None:
+    """A folder belongs to one experiment and its videos from the first step on; another must not continue it."""
+    if (folder / DATA).exists():
+        same_experiment(Experiment.load(folder / EXPERIMENT), config, str(folder))
+        _same_data((folder / DATA).read_text(), data, config, str(folder))
+    write_text(folder / EXPERIMENT, config.to_yaml())
+
+
+def _data(train_index: VideoIndex, val_index: VideoIndex | None) -> str:
+    """Which videos and labels a run learns from and is validated on, as JSON."""
+    named = {"data.train": train_index, "data.val": val_index}
+    return json.dumps(
+        {name: {"videos": len(index.videos), "digest": index.digest()} for name, index in named.items() if index},
+        indent=1,
+    )
+
+
+def _same_data(begun: str, now: str, config: Experiment, where: str) -> None:
+    """Raises UsageError where a list has changed and may not have; says it where it may."""
+    before, after = json.loads(begun), json.loads(now)
+    changed = [
+        f"{name} {before[name]['videos']} videos -> {after[name]['videos']}"
+        for name in before.keys() & after.keys()
+        if before[name]["digest"] != after[name]["digest"]
+    ]
+    if not changed:
+        return
+    said = f"{where} was begun with other videos, labels or classes ({'; '.join(sorted(changed))})"
+    if config.data.changed != "ok":
+        raise UsageError(f"{said}; choose another --name, or go on with the changed list: --data.changed ok")
+    log.warning("%s; it goes on with those of now (data.changed ok)", said)
 
 
 def same_experiment(begun: Experiment, config: Experiment, where: str) -> None:
@@ -161,7 +186,10 @@ def _take_over(training: Training) -> Checkpoint | None:
             begun = Experiment.parse(yaml.safe_load(checkpoint.texts[EXPERIMENT]))
         except UsageError as error:
             raise Damaged(f"its {EXPERIMENT}: {error}") from None
-        same_experiment(begun, training.config, f"{training.config.name} (checkpoint {checkpoint.name})")
+        where = f"{training.config.name} (checkpoint {checkpoint.name})"
+        same_experiment(begun, training.config, where)
+        if DATA in checkpoint.texts and not training.metrics_file.with_name(DATA).exists():
+            _same_data(checkpoint.texts[DATA], training.texts[DATA], training.config, where)
         with suppress(UsageError):  # which all processes raise alike, later
             training.restore(checkpoint)
 
@@ -208,7 +236,9 @@ def _prepare(
         metrics_file=folder / METRICS,
         classes=_class_names(config, train_index),
     )
+    training.texts = {DATA: _data(train_index, val_index)}
     if process.main:
+        training.begun = lambda: write_text(folder / DATA, training.texts[DATA])
         training.picture = lambda step: _picture(training, val_index or train_index, folder / FIGURES, step)
     if config.stage == "finetune" and val_index:
         training.validate = lambda: _test(training, val_index, 1, 1).metrics("val")

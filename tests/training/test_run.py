@@ -475,3 +475,41 @@ def test_hours_are_those_of_every_step_and_of_no_validation(
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     hours = {line["step"]: line["cost/process_hours"] for line in lines if "cost/process_hours" in line}
     assert hours == pytest.approx({5: 5 / 3600, 10: 10 / 3600, STEPS: STEPS / 3600})
+
+
+def test_a_list_that_changed_since_the_run_was_begun_is_said_and_refused_unless_told(
+    synthetic: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = (synthetic / "train.csv").read_text().replace("videos/", f"{synthetic}/videos/").splitlines()
+    (tmp_path / "classes.txt").write_text((synthetic / "classes.txt").read_text())
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    config, folder = tiny("finetune", synthetic, **{"data.train": tmp_path / "train.csv"}), tmp_path / "run"
+    with pytest.raises(Killed):
+        start(config, folder, KillAt(5, "train/loss"))
+    (tmp_path / "train.csv").write_text("\n".join(lines[1:]))
+    said = r"begun with other videos.* \(data.train 16 videos -> 15\).*--data.changed ok"
+    with pytest.raises(UsageError, match=said):
+        start(config, folder)
+    elsewhere = tmp_path / "another-pod"
+    with pytest.raises(UsageError, match=said):
+        start(config, elsewhere, store=folder / "checkpoints")
+    start(config.override({"data.changed": "ok"}), folder)
+    assert "begun with other videos" in caplog.text
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_its_name_free(synthetic: Path, tmp_path: Path) -> None:
+    config, folder = tiny("pretrain", synthetic), tmp_path / "run"
+    with pytest.raises(EverestError, match="nowhere does not exist"):
+        start(config.override({"init": "nowhere"}), folder)
+    with pytest.raises(EverestError, match="unreadable"):
+        start(config.override({"data.train": broken(tmp_path), "data.val": None, "mask.keep_ratio": 0.5}), folder)
+    start(config, folder)
+    with pytest.raises(UsageError, match=r"mask.keep_ratio 0.3 -> 0.5"):
+        start(config.override({"mask.keep_ratio": 0.5}), folder)
+
+
+def broken(folder: Path) -> Path:
+    (folder / "broken").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (folder / "broken" / name).write_text("not a video")
+    return folder / "broken"
