@@ -1,6 +1,7 @@
 """What tests share: where real clips and golden numbers are, and small experiments."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from everest.config import Experiment
 from orchestration.settings import PlatformSettings
+from tests.services import nothing_left_running
 
 pytest_plugins = ["tests.platform"]
 
@@ -16,10 +18,22 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 CASES = Path(os.environ.get("EVEREST_TEST_CASES", SHARED / "cases"))
 
 
+#: Folders of tests with processes of their own, the slowest last.
+SLOW = ("contracts", "integration", "browser", "cluster")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast ones first."""
-    slow = ("contracts", "integration", "browser", "cluster")
-    items.sort(key=lambda item: max((slow.index(part) + 1 for part in item.path.parts if part in slow), default=0))
+    items.sort(key=lambda item: max((SLOW.index(part) + 1 for part in item.path.parts if part in SLOW), default=0))
+
+
+@pytest.fixture(autouse=True)
+def _processes_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not {*SLOW} & {*request.path.parts}:
+        yield
+        return
+    with nothing_left_running():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from orchestration.settings import PlatformSettings
@@ -26,6 +27,9 @@ from orchestration.settings import PlatformSettings
 S3 = os.environ.get("EVEREST_TEST_S3", "http://127.0.0.1:7070")
 KEYS = {"AWS_ACCESS_KEY_ID": "everest", "AWS_SECRET_ACCESS_KEY": "everest-secret"}
 BUCKET = os.environ.get("EVEREST_TEST_BUCKET", "everest")
+
+#: After that long something hangs, on a machine however busy.
+HANGS_S = 900.0
 
 
 def answers(address: str) -> bool:
@@ -45,7 +49,7 @@ def s3_settings(patch: pytest.MonkeyPatch, endpoint: str = S3, **more: object) -
     return PlatformSettings(s3_endpoint=endpoint, s3_bucket=BUCKET, s3_prefix=prefix, **{"patience_s": 20, **more})  # type: ignore[arg-type]
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 120, every: float = 0.2) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = HANGS_S, every: float = 0.2) -> Any:
     """What the condition returns once it is true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -77,6 +81,21 @@ def free_port() -> int:
 
 
 @contextmanager
+def nothing_left_running() -> Iterator[None]:
+    """Ends the processes that were started meanwhile, and theirs, wherever they have moved to."""
+    mark = "TEST_MARK", uuid.uuid4().hex
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*mark)
+        try:
+            yield
+        finally:
+            for process in psutil.process_iter():
+                with suppress(psutil.Error):
+                    if process.environ().get(mark[0]) == mark[1]:
+                        process.kill()
+
+
+@contextmanager
 def postgres(host: str = "127.0.0.1", more: Iterable[str] = ()) -> Iterator[str]:
     """The address of the database mlflow, beside which there may be more, in a server of its own.
 
@@ -104,7 +123,7 @@ def postgres(host: str = "127.0.0.1", more: Iterable[str] = ()) -> Iterator[str]
             yield f"postgresql://postgres@{host}:{port}/mlflow"
         finally:
             server.send_signal(signal.SIGINT)
-            server.wait(30)
+            server.wait(HANGS_S)
 
 
 @dataclass

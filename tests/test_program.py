@@ -14,6 +14,7 @@ import yaml
 from everest.config import ModelConfig
 from everest.errors import AgreedError, UsageError
 from everest.program import doing, exit_code, printable
+from tests.services import HANGS_S
 
 
 def ended(work: Callable[[], object], capsys: pytest.CaptureFixture[str], **more: bool) -> tuple[int, str]:
@@ -87,8 +88,8 @@ def shell(code: str, **more: object) -> subprocess.CompletedProcess[str]:
     program = f"import sys\nfrom everest.program import exit_code\nsys.exit(exit_code('everest', lambda: {code}))"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
     return subprocess.run(
-        [sys.executable, "-c", program], env=environment, text=True, stderr=subprocess.PIPE, check=False, timeout=60,
-        **more,  # type: ignore[call-overload]
+        [sys.executable, "-c", program], env=environment, text=True, stderr=subprocess.PIPE, check=False,
+        timeout=HANGS_S, **more,  # type: ignore[call-overload]
     )  # fmt: skip
 
 

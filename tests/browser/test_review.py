@@ -19,11 +19,11 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from tests.cluster.platform import ROOT
 from tests.integration.command import environment
-from tests.services import addresses_of, experiments, free_port
+from tests.services import HANGS_S, addresses_of, experiments, free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
 
-_PATIENCE_MS = 20_000  # two cores, which also serve the pages
+_PATIENCE_MS = 120_000  # two cores, which also serve the pages
 
 
 @dataclass
@@ -85,7 +85,7 @@ def reviewed(work: Path) -> Iterator[Reviewed]:
         yield Reviewed(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", client, runs)
     finally:
         os.killpg(server.pid, signal.SIGINT)
-        server.communicate(timeout=60)
+        server.communicate(timeout=HANGS_S)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
-from tests.services import MlflowServer
+from tests.services import HANGS_S, MlflowServer
 
 ROOT = Path(__file__).resolve().parents[2]
 #: This machine as pods see it, and the S3 server of the test cluster as they do.
@@ -23,7 +23,7 @@ class Done(NamedTuple):
     err: str
 
 
-def run(*command: object, timeout: float = 300) -> Done:
+def run(*command: object, timeout: float = HANGS_S) -> Done:
     done = subprocess.run(
         [str(word) for word in command], capture_output=True, text=True, check=False, timeout=timeout, cwd=ROOT
     )
@@ -72,7 +72,7 @@ class Platform:
     mlflow: MlflowServer
     prefix: str
 
-    def jobs(self, *arguments: object, timeout: float = 400, **settings: str) -> Done:
+    def jobs(self, *arguments: object, timeout: float = HANGS_S, **settings: str) -> Done:
         return self._run([sys.executable, "-m", "orchestration", *map(str, arguments)], timeout, settings)
 
     def start(self, *arguments: object, **settings: str) -> "subprocess.Popen[str]":
@@ -82,7 +82,7 @@ class Platform:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**self.environment, **settings},
         )  # fmt: skip
 
-    def make(self, *arguments: object, timeout: float = 400, **settings: str) -> Done:
+    def make(self, *arguments: object, timeout: float = HANGS_S, **settings: str) -> Done:
         return self._run(["make", *map(str, arguments)], timeout, settings)
 
     def everest(self, *arguments: object, **settings: str) -> Done:

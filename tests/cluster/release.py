@@ -17,7 +17,7 @@ import pytest
 
 from tests.cluster.platform import ROOT, Platform, host_folders, kubeconfig_of, run
 from tests.helm.chart import helm
-from tests.services import addresses_of, free_port
+from tests.services import HANGS_S, addresses_of, free_port
 
 NAME = "ev"
 
@@ -33,7 +33,7 @@ class Release:
 
     def install(self, *arguments: str) -> None:
         words = f"ARGS=--values {self.values} --timeout 5m {' '.join(arguments)}"
-        done = run("make", "install", words, f"RELEASE={NAME}", f"NAMESPACE={self.namespace}", timeout=400)
+        done = run("make", "install", words, f"RELEASE={NAME}", f"NAMESPACE={self.namespace}", timeout=HANGS_S)
         assert done.code == 0, done.err
 
     def __call__(self, *arguments: str) -> str:
@@ -136,4 +136,4 @@ def ui(user: Platform) -> Iterator[dict[str, str]]:
         }
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        process.communicate(timeout=HANGS_S)

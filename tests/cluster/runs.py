@@ -91,4 +91,4 @@ def wait_for_step(platform: Platform, run: str, step: int) -> None:
         metrics = runs[0].data.to_proto().metrics if runs else []
         return any(metric.key == "train/loss" and metric.step >= step for metric in metrics)
 
-    until(reached, f"step {step} of {run}", 180)
+    until(reached, f"step {step} of {run}")

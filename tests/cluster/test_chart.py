@@ -114,7 +114,7 @@ def reached(release: Release, who: str, labels: dict[str, str], doors: dict[str,
     )
     release.admin.kubectl("apply", "-f", host_pod(release, f"probe-{who}", labels, ["python", "-c", program]))
     done = "jsonpath={.status.phase}=Succeeded"
-    release.admin.kubectl("wait", f"pod/probe-{who}", f"--for={done}", "--timeout=90s")
+    release.admin.kubectl("wait", f"pod/probe-{who}", f"--for={done}", "--timeout=600s")
     said = release.admin.kubectl("logs", f"probe-{who}")
     release.admin.kubectl("delete", "pod", f"probe-{who}", "--wait=false")
     return set(said.split())

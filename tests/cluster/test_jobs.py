@@ -24,7 +24,7 @@ from tests.cluster.runs import (
     wait_for_step,
     weights,
 )
-from tests.services import s3_server, until
+from tests.services import HANGS_S, s3_server, until
 
 TWO = {"EVEREST_GPUS": "2"}
 
@@ -124,7 +124,7 @@ def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Pla
     until(lambda: replaced(platform, "faults-worker-0", first), "a new pod")
     wait_for_step(platform, "faults", 250)
     kill(platform, "faults-worker-0")
-    _, err = waiting.communicate(timeout=300)
+    _, err = waiting.communicate(timeout=HANGS_S)
     assert waiting.returncode == 0, err
 
     log = platform.jobs("logs", "faults", "--rank", "0").out
@@ -183,7 +183,7 @@ def test_s3_and_then_mlflow_may_be_away_for_half_a_minute(platform: Platform, wh
     with platform.mlflow.away():
         time.sleep(30)
         assert waiting.poll() is None, "the job ended before MLflow was back"
-    _, err = waiting.communicate(timeout=300)
+    _, err = waiting.communicate(timeout=HANGS_S)
     assert waiting.returncode == 0, err
 
     log = platform.jobs("logs", "outages", "--rank", "0").out
@@ -203,7 +203,7 @@ def test_a_cancelled_job_saves_and_its_damaged_checkpoints_are_passed_over(platf
     waiting = platform.start("submit", *arguments, **TWO)
     wait_for_step(platform, "damaged", 100)
     assert platform.jobs("cancel", "damaged").code == 0
-    _, err = waiting.communicate(timeout=120)
+    _, err = waiting.communicate(timeout=HANGS_S)
     assert waiting.returncode == 1
     assert "damaged was cancelled" in err
     gone(platform, "damaged")
@@ -258,7 +258,7 @@ def test_what_cannot_work_is_said_in_a_line_and_leaves_nothing(platform: Platfor
         for name, (arguments, _, _) in cases.items()
     }
     for name, (_, code, said) in cases.items():
-        out, err = started[name].communicate(timeout=200)
+        out, err = started[name].communicate(timeout=HANGS_S)
         assert started[name].returncode == code, err
         assert re.search(said, err, re.M), err
         assert "Traceback" not in err

@@ -61,7 +61,7 @@ def test_jobs_of_two_pods_get_no_container_that_the_standard_refuses(platform: P
     arguments = ["submit", "demo-pretrain", "--nodes", "2", "--namespace", restricted, "--name", "strict"]
     done = platform.jobs(*arguments, EVEREST_POD_PATCH="", EVEREST_DATA="")
     assert done.code == 0, done.err
-    command = ["kubectl", "-n", restricted, "wait", "--for=create", "pod/strict-worker-1", "--timeout=30s"]
+    command = ["kubectl", "-n", restricted, "wait", "--for=create", "pod/strict-worker-1", "--timeout=300s"]
     created = subprocess.run(command, env=platform.environment, capture_output=True, text=True, check=False)
     assert created.returncode == 0, created.stderr
     assert platform.jobs("cancel", "strict", "--namespace", restricted).code == 0

@@ -17,7 +17,7 @@ from sweeps.storage import open_storage
 from sweeps.study import JOBS, LINES, REASON, Study
 from tests.cluster.platform import HOST, Platform
 from tests.cluster.runs import logged_steps, tiny
-from tests.services import experiments, postgres, until
+from tests.services import HANGS_S, experiments, postgres, until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of themselves
 
@@ -48,7 +48,7 @@ class Sweep:
     def run(self, *arguments: object, log: Path, **settings: str) -> str:
         """What it said; it must succeed."""
         process = self.start(*arguments, log=log, **settings)
-        assert process.wait(400) == 0, log.read_text()
+        assert process.wait(HANGS_S) == 0, log.read_text()
         return log.read_text()
 
     def trials(self, name: str, *states: TrialState) -> list[FrozenTrial]:
@@ -100,12 +100,12 @@ def test_six_trials_of_eight_ranks_survive_a_killed_controller_and_a_deleted_pod
     )
     arguments = ("launch", file, "--launcher", "kubernetes", "--parallel", 2)
     controller = sweep.start(*arguments, log=log)
-    until(lambda: any(pod.startswith("six-") for pod in running_pods(platform)), "a pod", 120)
+    until(lambda: any(pod.startswith("six-") for pod in running_pods(platform)), "a pod")
     controller.send_signal(signal.SIGKILL)
     controller.wait()
     pod = next(each for each in running_pods(platform) if each.startswith("six-"))
     platform.kubectl("delete", "pod", pod, "--wait=false")
-    assert sweep.start(*arguments, log=log).wait(500) == 0, log.read_text()
+    assert sweep.start(*arguments, log=log).wait(HANGS_S) == 0, log.read_text()
 
     said = log.read_text()
     assert re.search(r"six: [12] trials of an earlier controller go on", said)
@@ -158,7 +158,7 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
     said = sweep.run(*arguments, log=log, EVEREST_GPUS="1")
     assert "everest-sweep status inside shows how it goes" in said
     again = sweep.start(*arguments, log=log, EVEREST_GPUS="1")
-    assert again.wait(60) == 1
+    assert again.wait(HANGS_S) == 1
     assert "the controller sweep-inside is at work" in log.read_text()
 
     def has_numbers() -> bool:
@@ -183,7 +183,7 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
     until(lambda: "sweep-inside" in ended_jobs(platform), "the controller to end", 60, every=1)
     platform.kubectl("delete", "job", "sweep-inside", "--wait=true")
     left = ("serviceaccounts", "roles", "rolebindings", "configmaps")
-    until(lambda: not any("sweep-inside" in platform.names(kind) for kind in left), "what it needed to go", 60)
+    until(lambda: not any("sweep-inside" in platform.names(kind) for kind in left), "what it needed to go")
 
 
 def ended_jobs(platform: Platform) -> list[str]:

@@ -77,7 +77,7 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
     with pytest.raises(NameInUseError, match=r"contract is \w+ .*already; everest-jobs cancel contract ends it"):
         jobs.submit(long)
     assert name in {job.name for job in jobs.list()}
-    until(lambda: re.search(r"contract \d\d+/400", last_line(jobs, name)), "some steps", 180)
+    until(lambda: re.search(r"contract \d\d+/400", last_line(jobs, name)), "some steps")
     assert jobs.status(name).state == "running"
     assert jobs.status(name).nodes
     followed = jobs.logs(name, rank=0, follow=True)

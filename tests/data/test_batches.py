@@ -17,6 +17,7 @@ from everest.data.shared_memory import require_shared_memory
 from everest.errors import EverestError, UsageError
 from tests.conftest import tiny
 from tests.integration.command import environment
+from tests.services import HANGS_S
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,7 +93,7 @@ def test_a_small_dev_shm_is_refused_before_the_run_and_noticed_in_it(synthetic: 
     for script in (["-m", "everest", "finetune", "--recipe"], [str(tmp_path / "hand_over.py")]):
         done = subprocess.run(
             [*mount, sys.executable, *script, str(tmp_path / "recipe.yaml")],
-            capture_output=True, text=True, check=False, cwd=ROOT, timeout=300,
+            capture_output=True, text=True, check=False, cwd=ROOT, timeout=HANGS_S,
             env=environment(tmp_path / "work", PYTHONPATH=str(ROOT)),
         )  # fmt: skip
         if "everest" in script:

@@ -15,6 +15,7 @@ import pytest
 from everest.data.decode import DecodeError, decode
 from everest.data.reader.process import reader
 from tests.data import numbered
+from tests.services import HANGS_S
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_reader_outlives_ctrl_c_and_ends_with_the_process_that_asks(video: Pat
         with pytest.raises(psutil.TimeoutExpired):
             child.wait(timeout=0.3)
         asking.kill()
-    child.wait(timeout=60)
+    child.wait(timeout=HANGS_S)
 
 
 def test_what_a_choice_raises_reaches_the_caller(video: Path) -> None:

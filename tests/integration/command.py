@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from everest.config import Experiment
-
-_TIMEOUT_S = 240
+from tests.services import HANGS_S
 
 
 def environment(work: Path, **more: str) -> dict[str, str]:
@@ -36,7 +35,7 @@ def everest(*arguments: object, work: Path, **more: str) -> Done:
         cwd=work,
         capture_output=True,
         text=True,
-        timeout=_TIMEOUT_S,
+        timeout=HANGS_S,
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
@@ -61,13 +60,13 @@ class Run:
 
     def wait(self) -> int:
         """Its exit code."""
-        code = self.process.wait(timeout=_TIMEOUT_S)
+        code = self.process.wait(timeout=HANGS_S)
         self._log.close()
         return code
 
     def wait_for_step(self, step: int) -> None:
         """Returns once that step is in the metrics."""
-        deadline = time.monotonic() + _TIMEOUT_S
+        deadline = time.monotonic() + HANGS_S
         while not any(line["step"] >= step for line in self.metrics()):
             assert self.process.poll() is None, "the run ended before the step"
             assert time.monotonic() < deadline

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.integration.command import Done, environment
-
-_TIMEOUT_S = 400
+from tests.services import HANGS_S
 
 
 class Sweeps:
@@ -18,7 +17,7 @@ class Sweeps:
 
     def run(self, *arguments: object) -> Done:
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=_TIMEOUT_S)
+        out, err = process.communicate(timeout=HANGS_S)
         return Done(process.returncode, out, err)
 
     def start(self, *arguments: object, log: Path | None = None) -> "subprocess.Popen[str]":

@@ -22,11 +22,11 @@ from sweeps.space import Space
 from sweeps.storage import open_storage
 from sweeps.study import JOBS, PRETRAINED, Study
 from tests.integration.sweep import Sweeps
-from tests.services import experiments
+from tests.services import HANGS_S, experiments
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
 
-TRIALS = 12
+TRIALS = 8
 TINY = {
     "model.image_size": 32, "model.patch_size": 8, "model.num_frames": 4, "model.embed_dim": 48, "model.depth": 2,
     "model.num_heads": 3, "data.rate": 1, "data.workers": 0, "evaluate.every_epochs": 1000, "evaluate.segments": 1,
@@ -84,7 +84,7 @@ def test_a_sweep_killed_at_five_moments_ends_with_every_trial_once(videos: Path,
         with pytest.raises(subprocess.TimeoutExpired):
             controller.wait(moments.uniform(4, 14))
         kill(controller)
-    assert sweeps.start(*arguments, log=said).wait(400) == 0, said.read_text()
+    assert sweeps.start(*arguments, log=said).wait(HANGS_S) == 0, said.read_text()
 
     found = study(tmp_path)
     trials = found.trials()
@@ -212,7 +212,7 @@ def test_a_search_over_the_masking_ratios_finds_a_clearly_better_one(tmp_path: P
                   "fixed": {**small, "model.decoder_embed_dim": 64, "model.decoder_depth": 1, "optim.lr": 0.008},
                   "short": {"optim.steps": 200, "optim.batch_size": 32},
                   "search": {"mask.keep_ratio": {"categorical": [0.1, 0.9]},
-                             "mask.visible_ratio": {"categorical": [0.05, 0.3]}}},
+                             "mask.visible_ratio": {"categorical": [0.05, 0.9]}}},
         finetune={"recipe": "demo-finetune", "fixed": {**small, "optim.lr": 0.016},
                   "short": {"optim.steps": 80, "evaluate.segments": 1}},
         constraints=["mask.visible_ratio < mask.keep_ratio"],
@@ -223,8 +223,8 @@ def test_a_search_over_the_masking_ratios_finds_a_clearly_better_one(tmp_path: P
     assert done.returncode == 0, done.stderr
 
     trials = study(tmp_path).trials(TrialState.COMPLETE)
-    assert len(trials) == 3
-    found = {trial.value: trial.params for trial in trials}  # two may be alike, at chance
+    assert len(trials) == 2
+    found = {trial.value: trial.params for trial in trials}
     assert max(found) > 0.3
     assert max(found) > min(found) + 0.15, found
     assert sweeps.run("best", "small", "--out", "recipes/mine.yaml").returncode == 0
@@ -256,7 +256,7 @@ def test_ctrl_c_leaves_jobs_or_cancels_them_and_resume_goes_on(videos: Path, tmp
         with pytest.raises(subprocess.TimeoutExpired):
             controller.wait(0.2)
     controller.send_signal(signal.SIGINT)
-    assert controller.wait(120) == 130, said.read_text()
+    assert controller.wait(HANGS_S) == 130, said.read_text()
     assert "small is interrupted; everest-sweep resume small goes on" in said.read_text()
     assert "Traceback" not in said.read_text()
     assert len(jobs_going_on(tmp_path)) == (jobs == "leave")

@@ -21,7 +21,7 @@ from tests.services import until
 from tests.training.faulty import LINE
 
 ROOT = Path(__file__).resolve().parents[2]
-_HANGS_S = 300  # destroy_process_group and blocked collectives would take an hour
+_HANGS_S = 600  # destroy_process_group and blocked collectives would take an hour
 
 _POD = """
 import sys
