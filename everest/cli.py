@@ -135,7 +135,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _same_run(folder: Path, config: Experiment) -> None:
     from everest.export import EXPERIMENT
-    from everest.training.run import same_experiment
+    from everest.identity import same_experiment
 
     same_experiment(Experiment.load(folder / EXPERIMENT), config, str(folder))
     print(f"{folder} is finished already; remove it or choose another --name to run again", file=sys.stderr)

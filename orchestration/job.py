@@ -89,6 +89,9 @@ class Launcher(Protocol):
     def submit(self, spec: JobSpec) -> None:
         """Starts the job, or continues the run of that name. Raises NameInUseError while it is going on."""
 
+    def mend(self, spec: JobSpec) -> None:
+        """Makes again what the job, submitted earlier, needs and has lost. Raises UnknownJobError."""
+
     def status(self, name: str) -> JobStatus:
         """Raises UnknownJobError."""
 

@@ -55,6 +55,9 @@ class LocalLauncher:
         job = {"pid": process.pid, "started": started, "group": spec.group}
         write_text(self._file(spec.name, _JOB), json.dumps(job))
 
+    def mend(self, spec: JobSpec) -> None:
+        """Nothing: a job of this machine has read its recipe."""
+
     def status(self, name: str) -> JobStatus:
         job = self._job(name)
         running, noted = self._process(name), self._file(name, _EXIT_CODE)

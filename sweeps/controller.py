@@ -179,16 +179,16 @@ class Controller:
             return
         self.jobs[name] = Job(open_trial.stages[open_trial.at], [open_trial], submitted=name in there)
         open_trial.trial.set_user_attr(JOBS, [stage.name for stage in open_trial.stages[: open_trial.at + 1]])
-        if name not in there:
+        if name in there:
+            self._mend(self.jobs[name])
+        else:
             self._submit(self.jobs[name])
 
     def _submit(self, job: Job) -> None:
         if self._removals.under_way(job.name):  # an earlier job of that name; asked again in a moment
             return
-        number = job.trials[0].number
-        tags = {**self._tags, TRIAL: f"{self.study.name}/{number}"}
         try:
-            self.launcher.submit(JobSpec(job.experiment, self._commit, uuid.uuid4().hex[:12], self.study.name, tags))
+            self.launcher.submit(self._spec(job))
         except Unreachable as error:
             log.warning("%s: %s; trying again", job.name, error)
             return
@@ -200,6 +200,20 @@ class Controller:
             self._fail(job, str(error), [])
             return
         job.submitted, job.state, job.asked = True, "pending", time.monotonic()
+
+    def _mend(self, job: Job) -> None:
+        """Of a job that an earlier controller started, or was about to, when it was killed."""
+        try:
+            self.launcher.mend(self._spec(job))
+        except UnknownJobError:  # it is seen to be gone
+            return
+        except Unreachable as error:
+            log.warning("%s: %s; trying again", job.name, error)
+            job.submitted = False
+
+    def _spec(self, job: Job) -> JobSpec:
+        tags = {**self._tags, TRIAL: f"{self.study.name}/{job.trials[0].number}"}
+        return JobSpec(job.experiment, self._commit, uuid.uuid4().hex[:12], self.study.name, tags)
 
     def _names_in_group(self) -> set[str]:
         with self.launcher.follow(self.study.name) as jobs:

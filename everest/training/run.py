@@ -17,6 +17,7 @@ from everest.data.shared_memory import require_shared_memory
 from everest.errors import UsageError
 from everest.export import EXPERIMENT, Exported, save_model
 from everest.files import whole_file, write_text
+from everest.identity import same_experiment
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.registry import classifier, pretrain_model
@@ -53,9 +54,6 @@ class Result:
 
 
 FIGURES, DATA = "figures", "data.json"
-
-#: Settings that may differ when a run is continued: they change neither weights nor their order.
-_FREE = ("recipe", "data.workers", "data.changed", "data.max_bad", "data.time_limit", "keep.", "evaluate.")
 
 
 def run(
@@ -168,14 +166,6 @@ def _same_data(begun: str, now: str, config: Experiment, where: str) -> None:
     if config.data.changed != "ok":
         raise UsageError(f"{said}; choose another --name, or go on with the changed list: --data.changed ok")
     log.warning("%s; it goes on with those of now (data.changed ok)", said)
-
-
-def same_experiment(begun: Experiment, config: Experiment, where: str) -> None:
-    """Raises UsageError with the difference."""
-    before, now = begun.flat(), config.flat()
-    changed = [f"{n} {before[n]} -> {now[n]}" for n in now if now[n] != before[n] and not n.startswith(_FREE)]
-    if changed:
-        raise UsageError(f"{where} was begun with other settings ({'; '.join(changed)}); choose another --name")
 
 
 def _take_over(training: Training) -> Checkpoint | None:

@@ -1,7 +1,7 @@
 """What a cluster, or its absence, answers: in one line for a person."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -35,12 +35,7 @@ def answered(call: Callable[P, T]) -> Callable[P, T]:
 
 def said(error: BaseException) -> EverestError:
     """One line for what the client library or the API server said."""
-    causes = []
-    cause: BaseException | None = error
-    while cause is not None:
-        causes.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    for cause in causes:
+    for cause in _causes(error):
         if isinstance(cause, EverestError):
             return cause
         if isinstance(cause, ConfigException):
@@ -51,6 +46,24 @@ def said(error: BaseException) -> EverestError:
             why = cause.reason if isinstance(cause, urllib3.exceptions.MaxRetryError) else cause
             return Unreachable(f"the cluster does not answer: {' '.join(str(why).split())[:200]} (KUBECONFIG)")
     raise error
+
+
+def api_error(error: BaseException) -> ApiException | None:
+    """What the API server answered, where the client library has wrapped it."""
+    return next((cause for cause in _causes(error) if isinstance(cause, ApiException)), None)
+
+
+def is_there_already(error: BaseException) -> bool:
+    """Whether something of that name is; a conflict may be of other kinds too."""
+    found = api_error(error)
+    return found is not None and found.status == 409 and '"reason":"AlreadyExists"' in str(found.body)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def _api_said(error: ApiException) -> EverestError:

@@ -4,7 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,15 @@ from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 
-from everest.errors import EverestError
 from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose
 from orchestration.cluster.errors import answered
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
 from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
+from orchestration.cluster.submission import PYTORCHJOBS, Submissions
 from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
 from orchestration.settings import PlatformSettings
 
-_JOBS = ("kubeflow.org", "v1")
 _JOB_LABEL = "training.kubeflow.org/job-name"
 _STATES: dict[str, State] = {
     "Created": "pending",
@@ -45,24 +44,18 @@ class KubernetesLauncher:
         self._training = TrainingClient(context=settings.context, namespace=settings.namespace)
         self._core = self._training.core_api
         self._custom = self._training.custom_api
+        self._submissions = Submissions(self._training, self.namespace, self._job, state_of)
 
     def dry_run(self, spec: JobSpec) -> str:
         return to_yaml(*manifest(spec, self.settings))
 
     @answered
     def submit(self, spec: JobSpec) -> None:
-        job, config = manifest(spec, self.settings)
-        self._make_room(spec.name)
-        self._training.create_job(job)
-        try:
-            made = self._job(spec.name)["metadata"]
-            config.metadata.owner_references = [
-                k8s.V1OwnerReference("kubeflow.org/v1", True, kind="PyTorchJob", name=spec.name, uid=made["uid"])
-            ]
-            self._core.create_namespaced_config_map(self.namespace, config)
-        except BaseException:
-            self._delete(spec.name)
-            raise
+        self._submissions.submit(*manifest(spec, self.settings), self.settings.grace_s)
+
+    @answered
+    def mend(self, spec: JobSpec) -> None:
+        self._submissions.mend(manifest(spec, self.settings)[1])
 
     @answered
     def status(self, name: str) -> JobStatus:
@@ -72,7 +65,7 @@ class KubernetesLauncher:
     def list(self) -> Sequence[JobStatus]:
         selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
         jobs = self._custom.list_namespaced_custom_object(
-            *_JOBS, self.namespace, "pytorchjobs", label_selector=selector
+            *PYTORCHJOBS, self.namespace, "pytorchjobs", label_selector=selector
         )
         return sorted(map(self._status, jobs["items"]), key=lambda status: status.created, reverse=True)
 
@@ -120,8 +113,7 @@ class KubernetesLauncher:
 
     @answered
     def cancel(self, name: str) -> None:
-        self._job(name)
-        self._delete(name)
+        self._submissions.delete(self._job(name))
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         spec = self._job(name)["spec"]
@@ -198,34 +190,10 @@ class KubernetesLauncher:
                 )
         return Capacity(most, max(free.values(), default=0))
 
-    def _make_room(self, name: str) -> None:
-        """A job of that name that ended makes way; one that is being cancelled is waited for."""
-        with suppress(UnknownJobError):
-            state = state_of(self._job(name))
-            if state not in {*ENDED, "cancelling"}:
-                raise NameInUseError(
-                    f"{name} is {state} in {self.namespace} already; everest-jobs cancel {name} ends it, "
-                    f"or choose another --name"
-                )
-            if state in ENDED:
-                self._delete(name)
-            self._wait_until_gone(name, self.settings.grace_s + _GONE_S)
-
-    def _wait_until_gone(self, name: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        with suppress(UnknownJobError):
-            while time.monotonic() < deadline:
-                self._job(name)
-                time.sleep(0.5)
-            raise EverestError(f"{name} is being removed from {self.namespace} for {seconds:.0f} s and is still there")
-
-    def _delete(self, name: str) -> None:
-        self._training.delete_job(name, delete_options=k8s.V1DeleteOptions(propagation_policy="Foreground"))
-
     @answered
     def _job(self, name: str) -> Any:
         try:
-            job = self._custom.get_namespaced_custom_object(*_JOBS, self.namespace, "pytorchjobs", name)
+            job = self._custom.get_namespaced_custom_object(*PYTORCHJOBS, self.namespace, "pytorchjobs", name)
         except ApiException as error:
             if error.status != 404 or "page not found" in str(error.body):
                 raise

@@ -30,6 +30,7 @@ from orchestration.settings import PlatformSettings
 
 CONTAINER = "pytorch"  # the name that the operator looks for
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
+EXPERIMENT_KEY = "experiment.yaml"  # of the ConfigMap
 CONFIG_HASH, COMMIT = "everest/config-hash", "everest/commit"
 GROUP = "everest/group"
 
@@ -84,7 +85,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
         metadata=k8s.V1ObjectMeta(
             name=spec.name, namespace=settings.namespace, labels=_labels(spec), annotations=_annotations(spec)
         ),
-        data={"experiment.yaml": spec.experiment.to_yaml()},
+        data={EXPERIMENT_KEY: spec.experiment.to_yaml()},
         immutable=True,
     )
     return job, config
@@ -92,8 +93,12 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
 
 def to_yaml(*objects: Any) -> str:
     """As ``kubectl apply -f`` takes it."""
-    trees = [_api().sanitize_for_serialization(each) for each in objects]
-    return "---\n".join(yaml.dump(tree, sort_keys=False, Dumper=_Dumper) for tree in trees)
+    return "---\n".join(yaml.dump(to_tree(each), sort_keys=False, Dumper=_Dumper) for each in objects)
+
+
+def to_tree(each: Any) -> Any:
+    """As the API server takes it."""
+    return _api().sanitize_for_serialization(each)
 
 
 def controller_pod(

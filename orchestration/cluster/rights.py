@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 #: By API group and resource.
 NEEDED: Mapping[tuple[str, str], Sequence[str]] = {
     ("kubeflow.org", "pytorchjobs"): ("create", "get", "list", "watch", "delete"),
-    ("", "configmaps"): ("create",),
+    ("", "configmaps"): ("create", "get", "patch", "delete"),
     ("", "pods"): ("get", "list"),
     ("", "pods/log"): ("get", "list"),
     ("", "events"): ("list",),

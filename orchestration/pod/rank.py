@@ -118,7 +118,7 @@ def _s3(
 
 def _finished(store: "S3Store", config: Experiment) -> bool:
     """Raises UsageError where the finished run of this name was another experiment."""
-    from everest.training.run import same_experiment
+    from everest.identity import same_experiment
 
     said = store.read(RESULT)
     if said:

@@ -169,7 +169,7 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
     assert "2 running" in sweep.run("status", "inside", log=tmp_path / "status.txt")
     for verb, what, allowed in (
         ("create", "pytorchjobs", True), ("delete", "pytorchjobs", True), ("watch", "pytorchjobs", True),
-        ("get", "secrets", False), ("create", "pods", False), ("delete", "configmaps", False), ("get", "nodes", False),
+        ("get", "secrets", False), ("create", "pods", False), ("delete", "configmaps", True), ("get", "nodes", False),
     ):  # fmt: skip
         asked = ["auth", "can-i", verb, what, "--as", f"system:serviceaccount:{platform.namespace}:sweep-inside"]
         answer = subprocess.run(

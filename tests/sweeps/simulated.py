@@ -76,6 +76,11 @@ class Cluster:
             self.jobs[spec.name] = Simulated(spec, length, self.steps.get(spec.name, 0), begun=self.now)
         self._call()
 
+    def mend(self, spec: JobSpec) -> None:
+        self._call()
+        with self.lock:
+            self._job(spec.name)
+
     def status(self, name: str) -> JobStatus:
         self._call()
         with self.lock:
