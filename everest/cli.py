@@ -17,7 +17,7 @@ from everest.arguments import overrides
 from everest.config import DataConfig, Experiment
 from everest.errors import EverestError, UsageError
 from everest.leave import leave
-from everest.program import doing, exit_code
+from everest.program import doing, exit_code, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -208,14 +208,39 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
 
     scheme, colon, _ = options.model.partition(":/")
     predict = load_plugin("models", scheme)(options.model) if colon else Predictor(Path(options.model))
+    failed = 0
     for video in options.videos:
-        probabilities = predict(video)
+        try:
+            probabilities = predict(video)
+        except (EverestError, OSError) as error:
+            failed += 1
+            print(f"everest: {_naming(video, error)}", file=sys.stderr)
+            continue
         if options.json:
             print(json.dumps({"video": video, "probabilities": probabilities}))
             continue
         print(video)
         for name, probability in list(probabilities.items())[: options.top]:
-            print(f"  {probability:6.1%}  {name:24} {'█' * round(30 * probability)}")
+            print(f"  {probability:6.1%}  {name:24} {_bar(probability)}")
+    _all_done(failed, len(options.videos))
+
+
+def _naming(video: str | Path, error: Exception) -> str:
+    said = one_line(error)
+    return said if str(video) in said else f"{video}: {said}"
+
+
+def _all_done(failed: int, count: int) -> None:
+    """Raises EverestError where some of several videos failed, each of which has been said."""
+    if failed and count > 1:
+        raise EverestError(f"{failed} of {count} videos could not be read")
+    if failed:
+        sys.exit(EverestError.exit_code)
+
+
+def _bar(share: float) -> str:
+    mark = "█" if "utf" in (sys.stdout.encoding or "").lower() else "#"
+    return mark * round(30 * share)
 
 
 def _doctor(options: argparse.Namespace, rest: list[str]) -> None:
@@ -230,19 +255,23 @@ def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.data.decode import DecodeError
     from everest.data.index import read_index
     from everest.export import load_model
-    from everest.figures import draw
+    from everest.figures import distinct_names, draw
 
     model = options.model or _newest_run()
     exported = load_model(model)
-    videos = []
+    videos: list[Path] = []
     for path in options.video:
         videos += [video.path for video in read_index(path).videos] if path.is_dir() else [path]
+    names, failed = distinct_names(videos), 0
     for video in videos:
         try:
-            pictures = draw(exported, video, options.out or model / "figures")
-        except DecodeError as error:
-            raise EverestError(f"{video}: {error}") from None
+            pictures = draw(exported, video, options.out or model / "figures", names[video])
+        except (DecodeError, EverestError) as error:
+            failed += 1
+            print(f"everest: {_naming(video, error)}", file=sys.stderr)
+            continue
         print(*pictures, sep="\n")
+    _all_done(failed, len(videos))
 
 
 def _newest_run() -> Path:

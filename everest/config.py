@@ -19,6 +19,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from everest.errors import UsageError
+from everest.patterns import matching
+
+_TIMM = "must be timm's notation, as rand-m7-n4-mstd0.5-inc1"
+_RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin nor end with '-'"
 
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -147,8 +151,8 @@ class FramesConfig(Section):
 class DataConfig(Section):
     """Where videos are listed, and how clips are cut from them."""
 
-    name: str | None = Field(
-        None, pattern=r"^[\w.-]{1,50}$", description="of the data set, for people; None: the folder's"
+    name: Annotated[str, matching(r"[\w.-]{1,50}", "must be 1 to 50 letters, digits, '.', '_' or '-'")] | None = Field(
+        None, description="of the data set, for people; None: the folder's"
     )
     train: Path | None = Field(None, description="list file, folder of videos or folder per class")
     val: Path | None = Field(None, description="the same, for evaluation")
@@ -172,9 +176,8 @@ class AugmentConfig(Section):
     flip: bool = Field(True, description="mirror half of the clips; false where left and right matter (SSv2)")
     crop_scales: tuple[Ratio, ...] = Field((1.0, 0.875, 0.75, 0.66), description="pre-training: multi-scale crop")
     crop_area: tuple[Ratio, Ratio] = Field((0.08, 1.0), description="fine-tuning: random resized crop")
-    rand_augment: str | None = Field(
+    rand_augment: Annotated[str, matching(r"rand(-[a-z]+[0-9.]+)*", _TIMM)] | None = Field(
         "rand-m7-n4-mstd0.5-inc1",
-        pattern=r"^rand(-[a-z]+[0-9.]+)*$",
         description="fine-tuning: timm's notation; null: off",
     )
     erase: Probability = Field(0.25, description="fine-tuning: random erasing")
@@ -230,8 +233,8 @@ class KeepConfig(Section):
 class Experiment(Section):
     """A pre-training or fine-tuning run, whole."""
 
-    name: str = Field(
-        "everest", pattern=r"^[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?$", description="of the run, and its folder"
+    name: Annotated[str, matching(r"[a-z0-9]([a-z0-9-]{0,50}[a-z0-9])?", _RUN_NAME)] = Field(
+        "everest", description="of the run, and its folder"
     )
     recipe: str | None = Field(None, description="what it was made from, for people")
     stage: Literal["pretrain", "finetune"] = "pretrain"
@@ -288,16 +291,20 @@ class Experiment(Section):
                 raise UsageError(
                     f"no recipe {str(source)!r}{_did_you_mean(str(source), recipe_names())}; a file ends in .yaml"
                 )
-            text = shipped.read_text()
+            text = shipped.read_text(encoding="utf-8")
         else:
             try:
-                text = path.read_text()
+                text = path.read_text(encoding="utf-8")
             except OSError as error:
                 raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
+            except UnicodeDecodeError:
+                raise UsageError(f"recipe {path} is not text in UTF-8") from None
         try:
             tree = yaml.safe_load(text) or {}
         except yaml.YAMLError as error:
             raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+        except RecursionError:
+            raise UsageError(f"recipe {path} is nested too deeply") from None
         if not isinstance(tree, dict):
             raise UsageError(f"recipe {path} holds {type(tree).__name__}, not a tree of settings")
         return cls.parse({"recipe": str(source), **tree})

@@ -41,7 +41,7 @@ def load_model(folder: Path) -> Exported:
     if not (inner / EXPERIMENT).is_file():
         raise UsageError(f"{folder} is no finished run and no exported model (no {EXPERIMENT} in it)")
     config = Experiment.load(inner / EXPERIMENT)
-    classes = tuple((inner / CLASSES).read_text().splitlines())
+    classes = tuple((inner / CLASSES).read_text(encoding="utf-8").splitlines())
     model = pretrain_model(config) if config.stage == "pretrain" else classifier(config, len(classes))
     report = load_weights(model, inner / WEIGHTS)
     if report.missing:

@@ -1,5 +1,6 @@
 """What a model makes of a video: the clip, its importance, kept and visible tokens, the reconstruction."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ from everest.model.frames import select_frames
 from everest.model.pixels import normalize
 from everest.model.redundancy import clip_importance
 from everest.model.targets import normalize_tubelets, tubelet_pixels
+from everest.program import printable
 from everest.seeding import derived_seed
 
 matplotlib.use("agg")
@@ -38,21 +40,38 @@ class Panel(NamedTuple):
     frames: np.ndarray  # uint8 (T, H, W, 3)
 
 
-def draw(exported: Exported, video: Path, folder: Path) -> list[Path]:
-    """Writes a PNG (steps side by side) and a GIF (moving) named after the video; returns both.
+def distinct_names(videos: Sequence[Path]) -> dict[Path, str]:
+    """A name for the pictures of each: the video's, and where another has the same one, more of its path before it.
+
+    In Unicode, whatever the video's name is in.
+    """
+    names: dict[Path, str] = {}
+    for video in dict.fromkeys(videos):
+        parts = [printable(part) for part in Path(os.path.abspath(video)).parts[1:]]
+        candidates = [parts[-1].removesuffix(video.suffix) or parts[-1], parts[-1]]
+        candidates += ["-".join(parts[start:]) for start in range(len(parts) - 2, -1, -1)]
+        taken = {name.lower() for name in names.values()}
+        free = (name for name in candidates if name.lower() not in taken)
+        names[video] = next(free, None) or f"{candidates[-1]}-{len(names)}"
+    return names
+
+
+def draw(exported: Exported, video: Path, folder: Path, name: str | None = None) -> list[Path]:
+    """Writes a PNG (steps side by side) and a GIF (moving), by default named after the video; returns both.
 
     A classifier has no reconstruction: it shows what it keeps. Raises DecodeError.
     """
     panels = make_panels(exported, video)
-    png, gif = folder / f"{video.stem}.png", folder / f"{video.stem}.gif"
-    _write_png(png, panels, video.name)
+    name = name or distinct_names([video])[video]
+    png, gif = folder / f"{name}.png", folder / f"{name}.gif"
+    _write_png(png, panels, printable(video.name))
     _write_gif(gif, panels)
     return [png, gif]
 
 
 def draw_still(exported: Exported, video: Path, png: Path) -> None:
     """The PNG alone. Raises DecodeError."""
-    _write_png(png, make_panels(exported, video), video.name)
+    _write_png(png, make_panels(exported, video), printable(video.name))
 
 
 @torch.no_grad()
@@ -170,7 +189,7 @@ def _write_png(path: Path, panels: list[Panel], title: str) -> None:
         row[0].set_ylabel(panel.title.replace(" of ", "\nof "), color="white", fontsize=10)
     for cell, step in zip(axes[0], steps, strict=True):
         cell.set_title(f"frame {step}", color="#aaaaaa", fontsize=8)
-    figure.suptitle(title, color="white", fontsize=10)
+    figure.suptitle(title, color="white", fontsize=10, parse_math=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
 

@@ -8,10 +8,26 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from everest.errors import UsageError
+from everest.patterns import matching
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-Quantity = Annotated[str, Field(pattern=r"^\d+(\.\d+)?(m|[kKMGT]i?)?$")]
-ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?$")]
+Name = Annotated[
+    str,
+    matching(
+        r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?",
+        "must be a name in Kubernetes: small letters, digits, '-' and '.', a letter or digit at both ends",
+    ),
+]
+Quantity = Annotated[
+    str,
+    matching(r"\d+(\.\d+)?(m|[kKMGT]i?)?", "must be a number, with a unit of Kubernetes or none, as 500m, 32 or 200Gi"),
+]
+ResourceName = Annotated[
+    str,
+    matching(
+        r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?",
+        "must be a resource's name in Kubernetes, as nvidia.com/gpu",
+    ),
+]
 Positive = Annotated[int, Field(gt=0)]
 
 
@@ -40,7 +56,9 @@ class PlatformSettings(BaseSettings):
     memory: Quantity = Field("200Gi", description="of a pod, asked for and limit")
     shm: Quantity = Field("32Gi", description="size of /dev/shm, counted as memory")
     data: str | None = Field(None, description="volume of videos: pvc:NAME, or a path of the node; None: none")
-    data_mount: str = Field("/data", pattern="^/", description="where the pod finds that volume, read-only")
+    data_mount: Annotated[str, matching("/.*", "must begin with /")] = Field(
+        "/data", description="where the pod finds that volume, read-only"
+    )
     priority_class: Name | None = None
     queue: Name | None = Field(None, description="Kueue's LocalQueue")
     ttl_s: int = Field(7 * 86400, ge=0, description="seconds that a finished job stays to be looked at")
@@ -54,15 +72,19 @@ class PlatformSettings(BaseSettings):
 
     s3_endpoint: str | None = Field(None, description="address of the S3 server; None: AWS")
     s3_bucket: str | None = Field(None, description="where checkpoints go")
-    s3_prefix: str = Field("everest", pattern=r"^\w[\w.-]*(/\w[\w.-]*)*$", description="folder in the bucket")
+    s3_prefix: Annotated[
+        str,
+        matching(r"\w[\w.-]*(/\w[\w.-]*)*", "must be names of letters, digits, '_', '.' and '-', with / between them"),
+    ] = Field("everest", description="folder in the bucket")
     s3_region: str = "us-east-1"
     s3_secret: Name | None = Field(None, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     patience_s: Positive = Field(900, description="seconds to wait at the end for a server that is away")
 
     mlflow_uri: str | None = Field(None, description="tracking server; None: sqlite in the work folder")
-    mlflow_experiment: str = Field(
+    mlflow_experiment: Annotated[
+        str, matching(r"\w[\w./ -]*", "must be letters, digits, '_', '.', '/', '-' and blanks, a letter or digit first")
+    ] = Field(
         "everest",
-        pattern=r"^\w[\w./ -]*$",
         description="before the names of MLflow's experiments: everest/DATASET/PHASE",
     )
     mlflow_secret: Name | None = Field(

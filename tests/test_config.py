@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter
 
 from everest.config import Experiment, recipe_names, setting_names, token_count
 from everest.errors import UsageError
+from orchestration.settings import PlatformSettings
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.3, 470), (0.1, 156), (0.6, 940)])
@@ -105,3 +107,24 @@ def test_an_experiment_does_not_read_the_environment(monkeypatch: pytest.MonkeyP
     for name in ("SEED", "NAME", "EVEREST_SEED", "MASK", "KEEP_RATIO", "EVEREST_MASK__KEEP_RATIO"):
         monkeypatch.setenv(name, "7")
     assert Experiment() == before
+
+
+def sections() -> list[type[BaseModel]]:
+    fields = Experiment.model_fields.values()
+    inner = [f.annotation for f in fields if isinstance(f.annotation, type) and issubclass(f.annotation, BaseModel)]
+    return [Experiment, *inner, PlatformSettings]
+
+
+def test_rules_are_told_as_sentences_and_not_as_regular_expressions() -> None:
+    patterns = [
+        (section.__name__, name)
+        for section in sections()
+        for name, field in section.model_fields.items()
+        if "pattern" in str(TypeAdapter(field.rebuild_annotation()).json_schema())
+    ]
+    assert patterns == []
+    for wrong in ("a_b", "-a", "é", "a\n"):
+        with pytest.raises(UsageError, match=r"^name = .*: must be 1 to 52 small letters, digits and '-'"):
+            Experiment().override({"name": wrong})
+    with pytest.raises(UsageError, match=r"EVEREST_MEMORY .*'2 GB': must be a number, with a unit of Kubernetes"):
+        PlatformSettings.load(memory="2 GB")

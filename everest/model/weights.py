@@ -5,6 +5,7 @@ tensors and plain containers.
 """
 
 import argparse
+import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from everest.config import Experiment
 from everest.errors import EverestError
 
 State = Mapping[str, Tensor]
@@ -73,6 +75,7 @@ def load_weights(model: nn.Module, source: State | str | Path) -> LoadReport:
     elif not any(name.startswith("encoder.") for name in state):
         state = {f"encoder.{name}" if f"encoder.{name}" in wanted else name: tensor for name, tensor in state.items()}
 
+    _same_structure(state, model, source)
     fitting = {name: tensor for name, tensor in state.items() if name in wanted}
     for name, tensor in fitting.items():
         if tensor.shape != wanted[name].shape:
@@ -86,6 +89,48 @@ def load_weights(model: nn.Module, source: State | str | Path) -> LoadReport:
         missing=[name for name in wanted if name not in fitting],
         unexpected=[name for name in state if name not in wanted],
     )
+
+
+def _same_structure(state: State, model: nn.Module, source: State | str | Path) -> None:
+    """Raises WeightsError, with both numbers, where depth, width or number of heads differ."""
+    wanted = model.state_dict()
+    config: Any = getattr(model, "config", None)
+    heads = _heads(Path(source)) if isinstance(source, str | Path) else {}
+    for part, setting in (("encoder", ""), ("decoder", "decoder_")):
+        found, own = _blocks(state, part), _blocks(wanted, part)
+        if found is None or own is None:
+            continue
+        numbers = [("depth", found[0], own[0]), ("embed_dim", found[1], own[1])]
+        if config is not None:
+            own_heads = getattr(config, f"{setting}num_heads")
+            numbers.append(("num_heads", heads.get(f"{setting}num_heads", own_heads), own_heads))
+        for name, theirs, ours in numbers:
+            if theirs != ours:
+                raise WeightsError(
+                    f"{_title(source)} has model.{setting}{name} {theirs}, and the model here has {ours}"
+                )
+
+
+def _blocks(state: State, part: str) -> tuple[int, int] | None:
+    """Depth and width of the encoder or decoder, where there is one."""
+    prefix = r"(?:encoder\.)?" if part == "encoder" else r"decoder\."
+    pattern = re.compile(rf"{prefix}blocks\.(\d+)\.norm1\.weight")
+    found = {int(match[1]): tensor.shape[0] for name, tensor in state.items() if (match := pattern.fullmatch(name))}
+    return (max(found) + 1, found[max(found)]) if found else None
+
+
+def _heads(source: Path) -> dict[str, int]:
+    """Numbers of heads, which no shape tells, as the settings beside the weights have them: ours or transformers'."""
+    folder = source if source.is_dir() else source.parent
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    if (folder / "experiment.yaml").is_file():
+        model = Experiment.load(folder / "experiment.yaml").model
+        return {"num_heads": model.num_heads, "decoder_num_heads": model.decoder_num_heads}
+    if (folder / "config.json").is_file():
+        said = json.loads((folder / "config.json").read_text())
+        names = {"num_heads": "num_attention_heads", "decoder_num_heads": "decoder_num_attention_heads"}
+        return {ours: int(said[theirs]) for ours, theirs in names.items() if theirs in said}
+    return {}
 
 
 def read_weights(source: str | Path) -> dict[str, Tensor]:

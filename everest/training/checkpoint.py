@@ -89,7 +89,7 @@ class Checkpoints:
             save_file({key: tensor.contiguous() for key, tensor in weights.items()}, folder / MODEL)
             torch.save(training, folder / TRAINING)
             for file, text in texts.items():
-                (folder / file).write_text(text)
+                (folder / file).write_text(text, encoding="utf-8")
             files = {path.name: Seal.of(path) for path in sorted(folder.iterdir())}
             (folder / MANIFEST).write_text(Manifest(step=step, files=files).model_dump_json(indent=1))
             self.queue.submit("checkpoint", partial(self._publish, name, folder, [*files, MANIFEST]), discard)
@@ -207,7 +207,7 @@ class Checkpoints:
         if not isinstance(training, dict):
             raise Damaged(f"{TRAINING} holds a {type(training).__name__}")
         others = {path.name for path in folder.iterdir()} - {MODEL, TRAINING, MANIFEST}
-        texts = {file: (folder / file).read_text() for file in others}
+        texts = {file: (folder / file).read_text(encoding="utf-8") for file in others}
         return Checkpoint(name, _step_of(name), load_file(folder / MODEL), training, texts)
 
     def _prune(self, newest: str) -> None:

@@ -51,7 +51,7 @@ class FolderStore:
 
     def read(self, key: str) -> str | None:
         path = self.folder / key
-        self._seen[key] = path.read_text() if path.exists() else None
+        self._seen[key] = path.read_text(encoding="utf-8") if path.exists() else None
         return self._seen[key]
 
     def point(self, key: str, text: str) -> None:
@@ -75,7 +75,7 @@ class JsonLinesTracker(NullTracker):
         self._logged: dict[str, float] = {}
 
     def start(self, parameters: Mapping[str, Any], step: int) -> None:
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
         kept = [line for line in lines if _record(line)["step"] <= step]
         write_text(self.file, "".join(f"{line}\n" for line in kept))
         self._logged = {key: _record(line)["step"] for line in kept for key in _record(line)}

@@ -164,7 +164,7 @@ class Training:
             }
             texts = self.exported().texts() | self.texts
             if self.metrics_file.exists():
-                texts[self.metrics_file.name] = self.metrics_file.read_text()
+                texts[self.metrics_file.name] = self.metrics_file.read_text(encoding="utf-8")
             self.checkpoints.save(step, self.model.state_dict(), training, texts)
 
     @property

@@ -50,7 +50,7 @@ class Result:
     @classmethod
     def read(cls, folder: Path) -> "Result | None":
         file = folder / "result.json"
-        return cls(**json.loads(file.read_text())) if file.exists() else None
+        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
 
 
 FIGURES, DATA = "figures", "data.json"
@@ -139,7 +139,7 @@ def claim(folder: Path, config: Experiment, data: str) -> None:
     """A folder belongs to one experiment and its videos from the first step on; another must not continue it."""
     if (folder / DATA).exists():
         same_experiment(Experiment.load(folder / EXPERIMENT), config, str(folder))
-        _same_data((folder / DATA).read_text(), data, config, str(folder))
+        _same_data((folder / DATA).read_text(encoding="utf-8"), data, config, str(folder))
     write_text(folder / EXPERIMENT, config.to_yaml())
 
 
@@ -269,7 +269,10 @@ def _final_figures(
         t.tracker.artifact(picture, FIGURES)
     if tested:
         draw_confusion(tested.confusion, t.classes, folder / "confusion.png")
-        with whole_file(folder / "confusion.csv") as temporary, temporary.open("w", newline="") as file:
+        with (
+            whole_file(folder / "confusion.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file)
             table.writerow(["true class", *t.classes])
             table.writerows([name, *counts] for name, counts in zip(t.classes, tested.confusion.tolist(), strict=True))

@@ -1,6 +1,8 @@
 """The command line: what is typed, what is printed, what the exit code says."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ import yaml
 from everest.cli import main
 from everest.config import Experiment
 from everest.data.index import SUFFIXES
+from everest.export import Exported, save_model
+from everest.model.registry import classifier
 from tests.conftest import tiny
 from tests.integration import command
 
@@ -153,3 +157,31 @@ def test_a_set_of_nothing_but_broken_files_ends_with_one_line(everest: Shell, tm
     assert last.startswith("everest: 20 videos in a row are unreadable, the last ")
     assert last.endswith(".mp4: Invalid data found when processing input")
     assert "Traceback" not in done.stderr
+
+
+def test_predict_and_figures_go_on_after_a_bad_file_and_keep_every_picture_in_any_locale(
+    everest: Shell, synthetic: Path, tmp_path: Path
+) -> None:
+    config = tiny("finetune", synthetic)
+    save_model(tmp_path / "model", Exported(classifier(config, 2), config, ("a", "é")))
+    good = synthetic / "videos/00016.mp4"
+    named = [b"x/same.mp4", b"y/same.mp4", b"y/same.mkv", b"z/caf\xe9 $x_1$.mp4"]
+    videos = [tmp_path / os.fsdecode(name) for name in named]
+    for video in videos:
+        video.parent.mkdir(exist_ok=True)
+        shutil.copy(good, video)
+    given = [videos[0], tmp_path / "missing.mp4", *videos[1:]]
+    drawn = everest("figures", tmp_path / "model", "--video", *given, "--out", tmp_path / "drawn")
+    assert drawn.returncode == 1
+    assert "missing.mp4: no such file" in drawn.stderr
+    assert drawn.stderr.splitlines()[-1] == "everest: 1 of 5 videos could not be read"
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == len(videos)
+
+    asked = command.everest(
+        "predict", tmp_path / "model", *given, work=tmp_path, LC_ALL="C", PYTHONIOENCODING="ascii", PYTHONUTF8="0"
+    )
+    assert asked.returncode == 1
+    assert asked.stdout.count("%  ") == 2 * len(videos)
+    assert "caf\\udce9" in asked.stdout
+    assert "\\xe9" in asked.stdout
+    assert "Traceback" not in asked.stderr

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import nn
 from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
 
 import everest
+from everest.export import Exported, save_model
+from everest.model.registry import pretrain_model
 from everest.model.weights import WeightsError
 
 SIZE = dict(image_size=32, num_frames=4, patch_size=8)
@@ -166,3 +169,28 @@ def test_an_unreadable_file_is_named(tmp_path: Path, name: str, content: bytes |
 def test_a_state_dict_of_something_else_is_refused() -> None:
     with pytest.raises(WeightsError, match="no tensor of this model"):
         everest.load_weights(everest.create_classifier("base", num_classes=5, **SMALL), {"conv1.weight": torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"depth": 4}, "has model.depth 2, and the model here has 4"),
+        ({"depth": 1}, "has model.depth 2, and the model here has 1"),
+        ({"embed_dim": 96}, "has model.embed_dim 48, and the model here has 96"),
+        ({"num_heads": 6}, "has model.num_heads 3, and the model here has 6"),
+    ],
+)
+@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "transformers"])
+def test_weights_of_another_structure_are_refused_with_both_numbers(
+    tmp_path: Path, changes: dict[str, int], said: str, theirs: bool
+) -> None:
+    if theirs:
+        VideoMAEForPreTraining(like()).save_pretrained(tmp_path)
+    else:
+        config = everest.Experiment().override({f"model.{name}": value for name, value in SMALL.items()})
+        save_model(tmp_path / "model", Exported(pretrain_model(config), config, ()))
+    ours = everest.create_classifier("base", num_classes=5, **{**SMALL, **changes})
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    with pytest.raises(WeightsError, match=re.escape(said)):
+        everest.load_weights(ours, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())

@@ -23,9 +23,9 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("gpu_resource", "gpu", r"EVEREST_GPU_RESOURCE \(--gpu-resource\) = 'gpu': string should match"),
+        ("gpu_resource", "gpu", r"EVEREST_GPU_RESOURCE \(--gpu-resource\) = 'gpu': must be a resource"),
         ("gpus", "eight", r"EVEREST_GPUS \(--gpus\) = 'eight': input should be a valid integer"),
-        ("memory", "lots", r"EVEREST_MEMORY \(--memory\) = 'lots': string should match"),
+        ("memory", "lots", r"EVEREST_MEMORY \(--memory\) = 'lots': must be a number"),
         ("namespace", "No Such", r"EVEREST_NAMESPACE \(--namespace\) = 'No Such'"),
         ("grace_s", "5", r"EVEREST_GRACE_S \(--grace-s\) = '5': input should be greater than or equal to 30"),
         ("s3_prefix", "../other", r"EVEREST_S3_PREFIX \(--s3-prefix\) = '../other'"),
