@@ -34,6 +34,7 @@ class Simulated:
     state: State = "pending"
     interrupted: bool = False
     begun: int = 0
+    lost: bool = False  # what its pods need, so that they wait
 
 
 @dataclass
@@ -79,7 +80,7 @@ class Cluster:
     def mend(self, spec: JobSpec) -> None:
         self._call()
         with self.lock:
-            self._job(spec.name)
+            self._job(spec.name).lost = False
 
     def status(self, name: str) -> JobStatus:
         self._call()
@@ -142,7 +143,7 @@ class Cluster:
     def _advance(self, name: str, job: Simulated) -> None:
         fate = self.fate(f"{name} {self.now}")
         if job.state == "pending":
-            job.state = "running"
+            job.state = "pending" if job.lost else "running"
         elif fate.random() < self.preempted:
             if fate.random() < 0.5:
                 del self.jobs[name]

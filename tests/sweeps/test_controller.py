@@ -126,3 +126,16 @@ def test_budgets_hold_over_all_controllers_of_a_study() -> None:
     spent = run(study, cluster, Budget(parallel=1, gpu_hours=0.2)).spent
     assert 0.2 * 3600 <= spent.gpu_s < 0.2 * 3600 + 12 * cluster.gpus
     assert len(study.trials()) == spent.trials > 4
+
+
+def test_jobs_taken_up_get_back_what_they_have_lost() -> None:
+    study = Study.begin("books", space(), optuna.storages.InMemoryStorage())
+    cluster = Cluster(seed=3, failing=0, preempted=0, kill_at=9)
+    with pytest.raises(Killed):
+        run(study, cluster, Budget(parallel=3, trials=3))
+    assert cluster.jobs
+    for job in cluster.jobs.values():
+        job.state, job.lost = "pending", True
+    cluster.kill_at = cluster.calls + 2000  # rather than wait for ever
+    run(study, cluster, Budget(parallel=3, trials=3))
+    assert counts(study) == {"COMPLETE": 3}
