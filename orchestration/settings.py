@@ -31,6 +31,11 @@ ResourceName = Annotated[
 Positive = Annotated[int, Field(gt=0)]
 
 
+def sqlite_uri(file: Path) -> str:
+    """Its address for SQLAlchemy, whatever characters the path has."""
+    return f"sqlite:///{str(file.resolve()).replace('%', '%25').replace('?', '%3F')}"
+
+
 class PlatformSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="EVEREST_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
@@ -147,7 +152,7 @@ class PlatformSettings(BaseSettings):
 
     @property
     def study_uri(self) -> str:
-        return self.studies or f"sqlite:///{self.work.resolve() / 'optuna.db'}"
+        return self.studies or sqlite_uri(self.work / "optuna.db")
 
     @property
     def processes_per_pod(self) -> int:
@@ -155,7 +160,7 @@ class PlatformSettings(BaseSettings):
 
     @property
     def tracking_uri(self) -> str:
-        return self.mlflow_uri or f"sqlite:///{self.work.resolve() / 'mlflow.db'}"
+        return self.mlflow_uri or sqlite_uri(self.work / "mlflow.db")
 
     @property
     def artifact_location(self) -> str | None:

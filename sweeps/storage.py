@@ -10,7 +10,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -86,4 +86,5 @@ def quiet() -> Iterator[None]:
 
 
 def _file_of(address: str) -> Path:
-    return Path(address.partition(":///")[2] or address.removeprefix("journal:")).resolve()
+    named = address.removeprefix("journal:") if address.startswith("journal:") else make_url(address).database
+    return Path(named or "").resolve()

@@ -1,11 +1,15 @@
 """Settings of the platform: flags before environment before ``.env``, and mistakes in a line."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from everest.errors import UsageError
 from orchestration.settings import PlatformSettings
+from sweeps.storage import open_storage
 
 
 def test_flags_come_before_the_environment_and_that_before_the_file(
@@ -42,3 +46,18 @@ def test_a_password_or_token_in_an_address_is_refused_without_repeating_it(who: 
     with pytest.raises(UsageError, match=r"holds a name or a password.*belongs into a Secret") as error:
         PlatformSettings.load(mlflow_uri=f"https://{who}@mlflow.example.org")
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["50%", "a%20b", "what?", "#1 é [x]*"])
+def test_a_work_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    work = tmp_path / name
+    settings = PlatformSettings(work=work)
+    open_storage(settings)
+    with closing(sqlite3.connect(work / "optuna.db")) as database:
+        assert database.execute("select count(*) from studies").fetchone() == (0,)
+    engine = create_engine(settings.tracking_uri)
+    with engine.connect() as connection:
+        connection.execute(text("create table here (x int)"))
+    engine.dispose()
+    assert sorted(path.name for path in work.iterdir() if path.suffix == ".db") == ["mlflow.db", "optuna.db"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
