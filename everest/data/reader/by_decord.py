@@ -19,7 +19,7 @@ from everest.data.reader.errors import DecodeError
 from everest.data.reader.frames import Disagreement, frames, indexed
 from everest.data.reader.index import Index
 from everest.data.reader.picture import Shape
-from everest.data.reader.units import IDR, unit_types
+from everest.data.reader.units import begins_anew
 
 decord.logging.set_level(decord.logging.QUIET)
 
@@ -63,7 +63,7 @@ def _trusted(stream: VideoStream, source: list[Packet[VideoStream]], found: Inde
         and len(source) == len(found)
         and found.times[0] == 0
         and all(max(found.packets[:key], default=-1) < found.packets[key] for key in found.keys)
-        and all(IDR in unit_types(stream, source[found.packets[key]]) for key in found.keys)
+        and all(begins_anew(stream, source[found.packets[key]]) for key in found.keys)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,20 +82,28 @@ def indexed(path: Path) -> Iterator[tuple[VideoStream, Iterable[Packet[VideoStre
 def frames(
     stream: VideoStream, source: Iterable[Packet[VideoStream]], found: Index, wanted: Sequence[int]
 ) -> Iterator[VideoFrame]:
-    """Those of the rising numbers ``wanted``. Raises Disagreement rather than give another one."""
-    forward = _Forward(stream, source)
+    """Those of the rising numbers ``wanted``. Raises Disagreement rather than give another one.
+
+    Frames that neither are wanted nor serve others are not decoded.
+    """
+    left_out = found.spare.difference(wanted)
+    forward = _Forward(stream, source, {found.packets[number] for number in left_out})
     run: Iterator[tuple[int, VideoFrame]] = iter(())
     for number in wanted:
         key = found.key_before(number)
         if found.start(key) > forward.place:
-            run = _checked(forward.decode_from(found.start(key)), found, key)
+            run = _checked(forward.decode_from(found.start(key)), found, key, left_out)
         yield next(frame for at, frame in run if at == number)
 
 
-def _checked(decoded: Iterator[VideoFrame], found: Index, key: int) -> Iterator[tuple[int, VideoFrame]]:
+def _checked(
+    decoded: Iterator[VideoFrame], found: Index, key: int, left_out: Set[int]
+) -> Iterator[tuple[int, VideoFrame]]:
     """Numbers the frames decoded from a key frame on; those shown before it lack what they refer to."""
     number = key
     for frame in decoded:
+        while number in left_out:
+            number += 1
         if frame.pts is None or number == len(found):
             raise Disagreement
         if frame.pts < found.times[key]:
@@ -110,8 +118,8 @@ def _checked(decoded: Iterator[VideoFrame], found: Index, key: int) -> Iterator[
 class _Forward:
     """Goes through the packets of a stream once, decoding some of them."""
 
-    def __init__(self, stream: VideoStream, source: Iterable[Packet[VideoStream]]) -> None:
-        self.stream = stream
+    def __init__(self, stream: VideoStream, source: Iterable[Packet[VideoStream]], left_out: Set[int]) -> None:
+        self.stream, self.left_out = stream, left_out
         self.place = -1  # of the last packet read
         self._packets = enumerate(source)
 
@@ -120,6 +128,6 @@ class _Forward:
             self.stream.codec_context.flush_buffers()
         for at, packet in self._packets:
             self.place = at
-            if at >= place:
+            if at >= place and at not in self.left_out:
                 yield from decode(self.stream, packet)
         yield from decode(self.stream, None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from everest.data.reader.units import can_be_picture
+from everest.data.reader.units import kind
 
 #: Of these, a packet is a frame, and nothing before a key frame is needed for what is shown after it.
 _CODECS = {"h264", "hevc", "vp9", "av1", "libdav1d"}
@@ -24,6 +25,7 @@ class Index:
     times: tuple[int, ...]
     packets: tuple[int, ...]
     keys: tuple[int, ...]  # numbers of frames that can be decoded without earlier ones, rising
+    spare: frozenset[int]  # numbers of frames that no other refers to
 
     def __len__(self) -> int:
         return len(self.times)
@@ -40,22 +42,44 @@ class Index:
         return self.packets[key] if key else 0
 
 
+class _Fact(NamedTuple):
+    """What is known of a packet."""
+
+    pts: int | None
+    dts: int | None
+    key: bool
+    discard: bool
+    corrupt: bool
+    picture: bool
+    spare: bool
+
+
 def index(stream: VideoStream, packets: Iterable[Packet[VideoStream]]) -> Index | None:
     """None where only decoding from the start can tell: times missing, or out of order, or a codec whose packets
     are not its frames."""
     if stream.codec.name not in _CODECS or stream.codec_context.field_order not in _PROGRESSIVE:
         return None
-    facts = [
-        (p.pts, p.dts, p.is_keyframe, p.is_discard, p.is_corrupt or not can_be_picture(stream, p)) for p in packets
-    ]
-    if not facts or not facts[0][2] or any(pts is None or spoiled for pts, _, _, _, spoiled in facts):
+    facts = [_Fact(p.pts, p.dts, p.is_keyframe, p.is_discard, p.is_corrupt, *kind(stream, p)) for p in packets]
+    if not facts or not facts[0].key or any(f.pts is None or f.corrupt or not f.picture for f in facts):
         return None
-    if any(before >= after for before, after in pairwise(dts for _, dts, *_ in facts if dts is not None)):
+    if any(before >= after for before, after in pairwise(fact.dts for fact in facts if fact.dts is not None)):
         return None
-    shown = sorted((pts or 0, place) for place, (pts, _, _, discard, _) in enumerate(facts) if not discard)
+    shown = sorted((fact.pts or 0, place) for place, fact in enumerate(facts) if not fact.discard)
     times = tuple(pts for pts, _ in shown)
-    if not shown or len(set(times)) < len(times) or times[0] < (facts[0][0] or 0):
+    if not shown or len(set(times)) < len(times) or times[0] < (facts[0].pts or 0):
         return None
     places = tuple(place for _, place in shown)
-    keys = tuple(number for number, place in enumerate(places) if facts[place][2])
-    return Index(times, places, keys)
+    keys = tuple(number for number, place in enumerate(places) if facts[place].key)
+    return Index(times, places, keys, _spare(facts, times, places))
+
+
+def _spare(facts: list[_Fact], times: tuple[int, ...], places: tuple[int, ...]) -> frozenset[int]:
+    """Frames that may be left out: those that are shown before what was decoded earlier, where no frame is missing.
+
+    Elsewhere all are decoded, since only they can show that times are wrong or what a gap did.
+    """
+    gaps = [after - before for before, after in pairwise(times)]
+    if not gaps or max(gaps) >= 1.5 * min(gaps):
+        return frozenset()
+    latest = list(accumulate((fact.pts or 0 for fact in facts), max))
+    return frozenset(n for n, place in enumerate(places) if facts[place].spare and times[n] < latest[place])

@@ -1,40 +1,47 @@
-"""What a packet is made of, as far as can be seen without decoding: enough to tell that it cannot be a picture."""
+"""What a packet is made of, as far as can be seen without decoding: whether it can be a picture that others need."""
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-IDR = 5  # type of an H.264 unit: a picture at which everything begins anew
-
 _START_CODE = re.compile(b"\\x00\\x00\\x01(.)", re.DOTALL)
 
 
-def unit_types(stream: VideoStream, packet: Packet[VideoStream]) -> list[int]:
-    """Types of the H.264 or HEVC units in a packet; none where they do not add up to it."""
-    data, head = memoryview(packet), stream.codec_context.extradata or b""
-    hevc = stream.codec.name == "hevc"
-    at = 21 if hevc else 4
-    first_bytes = (
-        _after_start_codes(data) if head[:1] != b"\1" or len(head) <= at else _counted(data, 1 + (head[at] & 3))
-    )
-    return [byte >> 1 & 63 if hevc else byte & 31 for byte in first_bytes]
+class Kind(NamedTuple):
+    picture: bool  # False for a packet that holds none, or was spoiled where that shows
+    spare: bool  # no other picture refers to this one
 
 
-def can_be_picture(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
-    """False for a packet that holds none, or was spoiled where that shows."""
+def kind(stream: VideoStream, packet: Packet[VideoStream]) -> Kind:
     first = memoryview(packet)[0]
     match stream.codec.name:
         case "h264":
-            return any(1 <= kind <= 5 for kind in unit_types(stream, packet))
+            pictures = [head for head in _heads(stream, packet) if 1 <= head & 31 <= 5]
+            return Kind(bool(pictures), all(head >> 5 == 0 for head in pictures))
         case "hevc":
-            return any(kind < 32 for kind in unit_types(stream, packet))
+            return Kind(any(head >> 1 & 63 < 32 for head in _heads(stream, packet)), False)
         case "vp9":
-            return first >> 6 == 2
+            return Kind(first >> 6 == 2, False)
         case _:  # AV1
-            return first >> 7 == 0 and 1 <= first >> 3 & 15 <= 8
+            return Kind(first >> 7 == 0 and 1 <= first >> 3 & 15 <= 8, False)
+
+
+def begins_anew(stream: VideoStream, packet: Packet[VideoStream]) -> bool:
+    """An instantaneous refresh (IDR) of H.264."""
+    return any(head & 31 == 5 for head in _heads(stream, packet))
+
+
+def _heads(stream: VideoStream, packet: Packet[VideoStream]) -> list[int]:
+    """First bytes of the H.264 or HEVC units in a packet; none where they do not add up to it."""
+    data, head = memoryview(packet), stream.codec_context.extradata or b""
+    at = 21 if stream.codec.name == "hevc" else 4
+    if head[:1] != b"\1" or len(head) <= at:
+        return [match[1][0] for match in _START_CODE.finditer(data)]
+    return _counted(data, 1 + (head[at] & 3))
 
 
 def _counted(data: memoryview, size: int) -> list[int]:
@@ -47,7 +54,3 @@ def _counted(data: memoryview, size: int) -> list[int]:
         if not length:
             return []
     return found if at == len(data) else []
-
-
-def _after_start_codes(data: memoryview) -> list[int]:
-    return [match[1][0] for match in _START_CODE.finditer(data)]
