@@ -12,6 +12,7 @@ from PIL import Image
 
 import everest
 from everest.data.decode import DecodeError, NoSuchFrame, decode
+from everest.data.reader import frames
 from everest.data.reader.frames import indexed
 from everest.data.synthetic import render, write_video
 from everest.errors import EverestError
@@ -139,6 +140,15 @@ def test_a_number_that_no_frame_has_is_one_clear_error(tmp_path: Path, wrong: in
     assert isinstance(error.value, IndexError | EverestError)
     with pytest.raises(EverestError, match="give a sequence of whole numbers"):
         everest.read_frames(path, [0.5])  # type: ignore[list-item]
+
+
+def test_a_video_that_does_not_fit_into_memory_is_decoded_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "_HELD_BYTES", 1000)
+    for name in ("plain.mp4", "b-frames.avi"):
+        path = numbered.write(tmp_path / name, *KINDS[name][:1], range(40), KINDS[name][1])
+        assert numbered.read(frames.read(path, None, lambda _: [0, 17, 39])) == [0, 17, 39]
 
 
 def test_only_what_is_decoded_by_index_skips_frames(tmp_path: Path) -> None:

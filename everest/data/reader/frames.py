@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from everest.data.reader.index import Index, index
 from everest.data.reader.picture import Painter, Shape
 from everest.data.reader.stream import all_frames, decode, open_video, packets
 
-_HELD_BYTES = 64 * 2**20  # larger files are gone through twice instead
+_HELD_BYTES = 64 * 2**20  # what is larger is gone through twice instead
 
 
 class Disagreement(Exception):
@@ -51,19 +52,24 @@ def _read_by_index(path: Path, short_side: int | None, choose: Callable[[int], S
 
 
 def _read_from_start(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
-    total = sum(1 for _ in all_frames(path))
-    if not total:
+    """Decodes all of it to know the count, and once more where it does not fit into memory."""
+    painter: Painter | None = None
+    held: list[VideoFrame] | None = []
+    total = size = 0
+    for stream, frame in all_frames(path):
+        total += 1
+        painter = painter or Painter(Shape.of(stream, frame), short_side)
+        size += sum(plane.buffer_size for plane in frame.planes)
+        if size > _HELD_BYTES:
+            held = None
+        elif held is not None:
+            held.append(frame)
+    if painter is None:
         raise DecodeError("no frame can be decoded")
     wanted = set(choose(total))
-    painter: Painter | None = None
-    pictures = []
-    for number, (stream, frame) in enumerate(all_frames(path)):
-        painter = painter or Painter(Shape.of(stream, frame), short_side)
-        if number in wanted:
-            pictures.append(painter(frame))
-            if len(pictures) == len(wanted):
-                break
-    return np.stack(pictures)
+    again = held if held is not None else (frame for _, frame in all_frames(path))
+    found = (frame for number, frame in enumerate(again) if number in wanted)
+    return np.stack([painter(frame) for frame in islice(found, len(wanted))])
 
 
 @contextmanager
