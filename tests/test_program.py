@@ -13,6 +13,7 @@ import yaml
 
 from everest.config import ModelConfig
 from everest.errors import AgreedError, UsageError
+from everest.files import whole_file, write_text
 from everest.program import doing, exit_code, printable
 from tests.services import HANGS_S
 
@@ -109,3 +110,20 @@ def test_output_that_nobody_reads_ends_quietly_and_a_full_disk_is_said() -> None
         done = shell("print('x')", stdout=full)
     assert done.returncode == 1
     assert done.stderr.startswith("everest: No space left on device\n")
+
+
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "experiment.yaml"
+    write_text(file, "before")
+
+    def work() -> None:
+        with whole_file(file) as temporary:
+            temporary.symlink_to("/dev/full")
+            temporary.write_text("after")
+
+    code, said = ended(work, capsys)
+    assert (code, said) == (1, f"everest: {file}: No space left on device\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
+    assert file.read_text() == "before"

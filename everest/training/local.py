@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from everest.errors import Superseded
-from everest.files import locked, publish, whole_file, write_text
+from everest.files import locked, naming, publish, whole_file, write_text
 from everest.protocols import NullTracker, Outcome, Tracker
 
 METRICS = "metrics.jsonl"
@@ -83,7 +83,7 @@ class JsonLinesTracker(NullTracker):
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         fresh = {key: value for key, value in values.items() if step > self._logged.get(key, -1)}
         if fresh:
-            with self.file.open("a") as stream:
+            with naming(self.file), self.file.open("a") as stream:
                 stream.write(json.dumps({"step": step, "time": int(time.time() * 1000), **fresh}) + "\n")
 
 

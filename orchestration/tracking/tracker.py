@@ -37,6 +37,7 @@ from mlflow.protos.databricks_pb2 import (
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
+from everest.program import printable
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
 from orchestration.outbox import Away, Outbox, one_line
@@ -165,7 +166,7 @@ class MLflowTracker:
                 self._logged[metric.key] = metric.step
         if self.run_id != known:
             self.memory.point(RUN_POINTER, json.dumps({"run": self.run_id, "experiment": experiment}))
-        params = [Param(name, str(value)) for name, value in parameters.items()]
+        params = [Param(name, printable(value)) for name, value in parameters.items()]
         same = {param.key for param in params if run.data.params.get(param.key) == param.value}
         fresh = [param for param in params if param.key not in same | set(run.data.params)]
         tags = [RunTag(name, value) for name, value in self.tags.items()]
