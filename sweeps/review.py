@@ -8,14 +8,16 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
 from everest.errors import EverestError
 from orchestration.job import STUDY, TRIAL
 from orchestration.outbox import Outbox
 from orchestration.settings import PlatformSettings
+from orchestration.tracking.connection import connect, experiment_id
+from orchestration.tracking.errors import passes, refused, unless_refused
 from orchestration.tracking.presentation import NOTE, PARENT, RUN, run_link
-from orchestration.tracking.tracker import connect, experiment_id, passes, unless_refused
 from sweeps.study import STATE_NAMES, Study
 
 log = logging.getLogger(__name__)
@@ -131,4 +133,14 @@ class Review:
         return experiment_id(self._client, self.settings, self._experiment_name)
 
     def _add(self, operation: Callable[[], Any]) -> None:
-        self._outbox.add(lambda: unless_refused(operation, self.settings))
+        self._outbox.add(lambda: unless_refused(lambda: self._in_runs(operation), self.settings))
+
+    def _in_runs(self, operation: Callable[[], Any]) -> None:
+        """Runs that somebody deleted are made again."""
+        try:
+            operation()
+        except MlflowException as error:
+            if not refused(error):
+                raise
+            self._known.clear()
+            operation()

@@ -1,5 +1,7 @@
 """Real servers that tests talk to, and a way to cut them off."""
 
+import http.client
+import http.server
 import os
 import re
 import shutil
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import psutil
@@ -226,6 +228,60 @@ class Link:
 
     def close(self) -> None:
         self.cut()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Answer(NamedTuple):
+    status: int
+    body: str = ""
+    kind: str = "text/html"
+    location: str = ""
+
+
+class Gate:
+    """What stands before a server, and answers in its place whenever ``instead`` says so for a method and a path."""
+
+    def __init__(self, address: str) -> None:
+        self.instead: Callable[[str, str], Answer | None] = lambda _method, _path: None
+        self.asked: list[str] = []  # paths that were answered in place of the server
+        gate, target = self, urlsplit(address).netloc
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_one_request(self) -> None:
+                self.raw_requestline = self.rfile.readline()
+                if self.raw_requestline and self.parse_request():
+                    self._respond(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                else:
+                    self.close_connection = True
+
+            def _respond(self, body: bytes) -> None:
+                if answer := gate.instead(self.command, self.path):
+                    gate.asked.append(self.path)
+                    headers = {"Content-Type": answer.kind} | ({"Location": answer.location} if answer.location else {})
+                    status, text = answer.status, answer.body.encode()
+                else:
+                    server = http.client.HTTPConnection(target, timeout=60)
+                    server.request(self.command, self.path, body, dict(self.headers))
+                    theirs = server.getresponse()
+                    status, text = theirs.status, theirs.read()
+                    headers = {"Content-Type": theirs.getheader("Content-Type", "text/plain")}
+                    server.close()
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(text))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None: ...
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 

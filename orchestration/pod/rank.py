@@ -174,7 +174,8 @@ def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: Platf
     if not settings.mlflow_uri:
         log.warning("EVEREST_MLFLOW_URI is not set: numbers are kept with the checkpoints alone")
         return lines
-    from orchestration.tracking.tracker import MLflowTracker, connect
+    from orchestration.tracking.connection import connect
+    from orchestration.tracking.tracker import MLflowTracker
 
     names = ("job", "namespace", "pod", "node", "image", "submission")
     tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}

@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from everest.config import Experiment
+from everest.program import printable
 from orchestration.job import EXPERIMENT
 from orchestration.settings import PlatformSettings
 
@@ -19,7 +20,7 @@ _RESULTS = ("test/top1", "test/top5", "val/top1", "train/loss")
 
 def experiment_name(settings: PlatformSettings, config: Experiment, tags: Mapping[str, str]) -> str:
     """One for each data set and phase; a sweep's runs are together with it, so that MLflow shows them as a tree."""
-    return f"{settings.mlflow_experiment}/{tags.get(EXPERIMENT) or f'{config.dataset}/{config.stage}'}"
+    return printable(f"{settings.mlflow_experiment}/{tags.get(EXPERIMENT) or f'{config.dataset}/{config.stage}'}")
 
 
 def run_name(config: Experiment) -> str:

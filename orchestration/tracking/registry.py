@@ -24,8 +24,9 @@ from orchestration.job import RESULT, TRIAL
 from orchestration.outbox import one_line
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
+from orchestration.tracking.connection import connect
 from orchestration.tracking.presentation import ADDRESS, RUN, run_link, version_note
-from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker, connect
+from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker
 
 _SHA256 = "everest.sha256"
 _METRIC = "metric."

@@ -11,8 +11,9 @@ from everest.errors import EverestError
 from orchestration.job import Unreachable
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
+from orchestration.tracking.connection import connect
+from orchestration.tracking.errors import passes
 from orchestration.tracking.presentation import RUN, SUBMISSION
-from orchestration.tracking.tracker import connect, passes
 
 
 class Measured(NamedTuple):

@@ -30,7 +30,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlatformSetti
 @pytest.fixture(scope="module")
 def trained(settings: PlatformSettings, synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> PlatformSettings:
     """Two classifiers and an autoencoder, as workers leave them."""
-    from orchestration.tracking.tracker import MLflowTracker, connect
+    from orchestration.tracking.connection import connect
+    from orchestration.tracking.tracker import MLflowTracker
 
     connect(settings)
     for name, stage in (("first", "finetune"), ("second", "finetune"), ("auto", "pretrain")):
