@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from everest.errors import UsageError
 from everest.patterns import matching
+from everest.program import printable
 
 _TIMM = "must be timm's notation, as rand-m7-n4-mstd0.5-inc1"
 _RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin nor end with '-'"
@@ -279,7 +280,8 @@ class Experiment(Section):
         if self.data.name or source is None:
             return self.data.name or "data"
         folder = Path(os.path.abspath(source))  # without asking this machine, which may not have it
-        return (folder.parent if folder.suffix in {".csv", ".txt", ".lst", ".list"} else folder).name or "data"
+        name = (folder.parent if folder.suffix in {".csv", ".txt", ".lst", ".list"} else folder).name or "data"
+        return printable(name)
 
     @classmethod
     def load(cls, source: str | Path) -> Experiment:
