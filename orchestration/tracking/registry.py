@@ -1,6 +1,7 @@
 """Classifiers in the MLflow registry: from a folder of this machine, or from a run's checkpoints in S3."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
 from everest.files import sha256
+from everest.predict import Predictor
 from everest.protocols import BEST, LATEST
 from everest.training.checkpoint import Checkpoints
 from everest.training.local import METRICS, FolderStore
@@ -215,16 +217,27 @@ class RegisteringTracker(MLflowTracker):
         return f"models:/{name}@{self.settings.model_alias}"
 
 
-def load_predictor(address: str) -> Any:
-    """A registered classifier, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``: video -> class probabilities."""
+def load_predictor(address: str) -> Predictor:
+    """A registered classifier, ``models:/NAME@ALIAS`` or ``models:/NAME/VERSION``: video -> class probabilities.
+
+    Its files are read by this installation; code that lies beside them is never run. Raises UsageError where there is
+    no such version, EverestError where its weights are not those that were registered.
+    """
     connect()
+    found = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", address)
+    if not found:
+        raise UsageError(f"{address}: a registered model is models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, number = found.groups()
+    client = mlflow.MlflowClient()
     try:
-        model = mlflow.pyfunc.load_model(address)
+        version = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        with tempfile.TemporaryDirectory(prefix="everest-model-") as scratch:
+            mlflow.artifacts.download_artifacts(f"models:/{name}/{version.version}", dst_path=scratch)
+            weights = [file for file in Path(scratch).rglob(WEIGHTS) if (file.parent / EXPERIMENT).is_file()]
+            if len(weights) != 1 or _SHA256 not in version.tags:
+                raise UsageError(f"{address}: no classifier that everest registered")
+            if sha256(weights[0]) != version.tags[_SHA256]:
+                raise EverestError(f"{address}: its weights are not those that were registered (tag {_SHA256})")
+            return Predictor(weights[0].parent)
     except MlflowException as error:
         raise UsageError(f"{address}: {one_line(error)}") from None
-
-    def predict(video: Any) -> dict[str, float]:
-        (probabilities,) = model.predict(video)
-        return dict(probabilities)
-
-    return predict

@@ -128,6 +128,28 @@ def test_predict_on_the_command_line_uses_the_registered_model(tracked: Any, syn
     assert "%" in done.stdout
 
 
+def test_predict_runs_no_code_of_the_registry_and_checks_the_weights(tracked: Any, synthetic: Path) -> None:
+    from everest.errors import EverestError
+    from orchestration.tracking.registry import load_predictor
+
+    work, result, _ = tracked
+    stored = work / "mlflow-artifacts"
+    (code,) = stored.rglob("pyfunc.py")
+    ours = code.read_text()
+    code.write_text("raise SystemExit('somebody else's code')")
+    try:
+        found = load_predictor(result.address)(synthetic / "videos/00017.mp4")
+        assert sum(found.values()) == pytest.approx(1, abs=1e-4)
+        (weights,) = stored.rglob("model.safetensors")
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(EverestError, match="its weights are not those that were registered"):
+            load_predictor(result.address)
+        weights.write_bytes(whole)
+    finally:
+        code.write_text(ours)
+
+
 def test_an_unknown_model_is_one_line(tracked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["predict", "models:/nobody@candidate", "a.mp4"])
