@@ -15,6 +15,8 @@ class Budget:
     trials: int | None = None
     hours: float | None = None
     gpu_hours: float | None = None
+    trial_hours: float | None = None  # of one trial's running jobs
+    start_hours: float = 24.0  # a job may wait to start, whatever it waits for
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -73,6 +73,10 @@ def _budget(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--parallel", type=int, default=1, help="trials at a time (1)")
     parser.add_argument("--hours", type=float, help="of controllers' work; trials under way then end")
     parser.add_argument("--gpu-hours", type=float, help="of jobs; trials under way then end")
+    parser.add_argument("--trial-hours", type=float, help="that one trial's jobs may run; it fails then")
+    parser.add_argument(
+        "--start-hours", type=float, default=24, help="that a job may wait to start, its queue too (24)"
+    )
     parser.add_argument("--same-fault", type=int, default=3, metavar="N", help="like failures that end the sweep (3)")
     parser.add_argument(
         "--on-interrupt", choices=("ask", "leave", "cancel"), default="ask", help="what Ctrl-C does to jobs"
@@ -112,7 +116,9 @@ def _control(study: Study, options: argparse.Namespace, settings: PlatformSettin
     from orchestration.tracking.runs import Runs
     from sweeps.review import Review
 
-    budget = Budget(options.parallel, options.trials, options.hours, options.gpu_hours)
+    budget = Budget(
+        options.parallel, options.trials, options.hours, options.gpu_hours, options.trial_hours, options.start_hours
+    )
     if budget.trials is None and budget.hours is None and budget.gpu_hours is None and study.space.sampler != "grid":
         raise UsageError("how much? --trials, --hours or --gpu-hours")
     launcher = open_launcher(options.launcher, settings)
@@ -217,6 +223,6 @@ def _best(options: argparse.Namespace, settings: PlatformSettings, _: list[str])
 
 def _budget_flags(options: argparse.Namespace) -> list[str]:
     """As they were given, for a controller elsewhere."""
-    names = ("trials", "parallel", "hours", "gpu_hours", "same_fault")
+    names = ("trials", "parallel", "hours", "gpu_hours", "trial_hours", "start_hours", "same_fault")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

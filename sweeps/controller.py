@@ -47,6 +47,7 @@ _EVERY_S = 5.0
 _STOP_EVERY_S = 15.0
 _DIAGNOSE_EVERY_S = 60.0
 _NEVER_STARTS_S = 120.0
+_OVERDUE_EVERY_S = 30.0
 _FRUITLESS = 5  # continuations of a job without a further step in between
 _LINES = 20
 
@@ -199,7 +200,7 @@ class Controller:
         except EverestError as error:
             self._fail(job, str(error), [])
             return
-        job.submitted, job.state, job.asked = True, "pending", time.monotonic()
+        job.submitted, job.state, job.began, job.asked = True, "pending", False, time.monotonic()
 
     def _mend(self, job: Job) -> None:
         """Of a job that an earlier controller started, or was about to, when it was killed."""
@@ -233,6 +234,8 @@ class Controller:
                     self._settle(job)
                 elif not job.began:
                     self._diagnose(job)
+                elif self.budget.trial_hours and job.state == "running":
+                    self._end_overdue(job, self.budget.trial_hours)
             except Unreachable as error:
                 log.warning("%s: %s; asking again", job.name, error)
 
@@ -282,12 +285,29 @@ class Controller:
             status = self.launcher.status(job.name)
         except UnknownJobError:
             return
-        if not status.hopeless:
+        waited = (datetime.now(UTC) - status.created).total_seconds()
+        if waited > self.budget.start_hours * 3600:
+            why = f": {status.reason}" if status.reason else ""
+            self._fail(job, f"did not start in --start-hours {self.budget.start_hours:g}{why}", [])
+        elif not status.hopeless:
             job.hopeless_since = None
         elif job.hopeless_since is None:
             job.hopeless_since = time.monotonic()
         elif time.monotonic() - job.hopeless_since > _NEVER_STARTS_S:
             self._fail(job, f"cannot start: {status.reason}", [])
+
+    def _end_overdue(self, job: Job, hours: float) -> None:
+        """Of a job that runs, now and then, whether its trial has run too long."""
+        if time.monotonic() - job.asked < min(_OVERDUE_EVERY_S, hours * 3600):
+            return
+        job.asked = time.monotonic()
+        status = self._status(job)
+        if status is None or status.started is None:
+            return
+        charged_s = job.trials[0].trial.user_attrs.get(GPU_S, 0.0) / self.launcher.gpus
+        if charged_s + (datetime.now(UTC) - status.started).total_seconds() > hours * 3600:
+            self._charge(job, status)
+            self._fail(job, f"ran longer than --trial-hours {hours:g}", self._last_lines(job))
 
     def _succeed(self, job: Job, status: JobStatus) -> None:
         waiting = job.trials

@@ -3,6 +3,7 @@
 import re
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -61,11 +62,7 @@ class Cluster:
             if error.status == 403:
                 return "version unknown (one may not see deployments)"
             raise
-        images = [container.image for each in deployments for container in each.spec.template.spec.containers]
-        versions = [re.search(r"training-operator[^:@]*:(.+)", image) for image in images]
-        return next(
-            (found[1] for found in versions if found), "version unknown (its deployment is not in this cluster)"
-        )
+        return operator_among(deployments, self.namespace)
 
     @answered
     def gpus(self) -> dict[str, int]:
@@ -138,3 +135,28 @@ class Cluster:
                 ],
             ),
         )
+
+
+def operator_among(deployments: Iterable[Any], namespace: str) -> str:
+    """The training operator's version. Raises EverestError where no replica of it is ready or it looks elsewhere."""
+    asleep: list[str] = []
+    for each in deployments:
+        for container in each.spec.template.spec.containers:
+            version = re.search(r"training-operator[^:@/]*[:@](.+)", container.image or "")
+            if version is None:
+                continue
+            words = [*(container.command or []), *(container.args or [])]
+            watched = re.search(r"--namespace[= ](\S+)", " ".join(words))
+            if watched and watched[1] != namespace:
+                asleep.append(f"{_named(each)} looks after {watched[1]} alone, not {namespace} (EVEREST_NAMESPACE)")
+            elif not (each.status and each.status.ready_replicas):
+                asleep.append(f"{_named(each)} has no ready replica, so that nobody takes jobs up; kubectl describe it")
+            else:
+                return version[1]
+    if asleep:
+        raise EverestError("; ".join(asleep))
+    return "version unknown (its deployment is not in this cluster)"
+
+
+def _named(deployment: Any) -> str:
+    return f"deployment {deployment.metadata.name} of {deployment.metadata.namespace}"

@@ -1,17 +1,29 @@
-"""Why a job does not start, in a sentence: from its pods, its events and what the nodes have. Pure."""
+"""Why a job does not start, or how its pods ended, in a sentence: from pods, events and what the nodes have. Pure."""
 
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-_MOUNTING = timedelta(seconds=20)
+_MOUNTING = _TAKEN_UP = timedelta(seconds=20)
+_MEMORY = "OOMKilled"
+_EVICTED = {"Evicted", "Preempting", "TaintManagerEviction", "NodeLost", "DeletionByTaintManager", "PodGC"}
+#: As the training operator tells of a container that ended, whose pod it removes.
+_ENDED = re.compile(r"Error pod (?P<pod>\S+) container \S+ exitCode: (?P<code>-?\d+)")
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 
 
 class Diagnosis(NamedTuple):
     reason: str
     hopeless: bool  # nothing will change unless a person changes something
+
+
+class Ending(NamedTuple):
+    """Of a pod that did not end well."""
+
+    reason: str
+    exit_code: int | None
+    outside: bool  # something else than the run itself ended it
 
 
 class Capacity(NamedTuple):
@@ -34,6 +46,55 @@ def diagnose(
         if found:
             return found
     return _not_created(events)
+
+
+def not_taken_up(job: Any, pods: Iterable[Any], now: datetime) -> Diagnosis | None:
+    """Whether the training operator seems not to look after a pending job; ``job`` is as the API server has it."""
+    waited = now - datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+    if waited < _TAKEN_UP or any(True for _ in pods):
+        return None
+    if job.get("status", {}).get("conditions"):
+        return Diagnosis(f"no pods were made for it in {waited.seconds} s; the training operator's log says why", False)
+    return Diagnosis(
+        f"nobody has taken it up in {waited.total_seconds():.0f} s: does Kubeflow's training operator run, and look "
+        f"after {job['metadata']['namespace']}? (everest doctor)",
+        False,
+    )
+
+
+def ending(pods: Iterable[Any], events: Iterable[Any]) -> Ending | None:
+    """How the first pod that failed did, or else, where that one is gone, the last of which the events tell."""
+    for pod in pods:
+        if found := _end_of(pod):
+            return found
+    told = sorted(events, key=lambda event: event.last_timestamp or event.event_time)
+    for event in reversed(told):
+        if event.reason in _EVICTED and event.involved_object.kind == "Pod":
+            return _evicted(event.involved_object.name, event.message)
+        if said := _ENDED.match(event.message or ""):
+            return _ended(said["pod"], int(said["code"]), event.reason, event.count or 1)
+    return None
+
+
+def _end_of(pod: Any) -> Ending | None:
+    if pod.status.reason in _EVICTED:
+        return _evicted(pod.metadata.name, pod.status.message)
+    for status in pod.status.container_statuses or []:
+        for state in (status.state, status.last_state):
+            if state and state.terminated and state.terminated.exit_code:
+                return _ended(pod.metadata.name, state.terminated.exit_code, state.terminated.reason, 1)
+    return None
+
+
+def _evicted(pod: str, message: str | None) -> Ending:
+    return Ending(f"{pod} was evicted: {' '.join((message or 'its node wanted the room').split())}", None, True)
+
+
+def _ended(pod: str, code: int, reason: str, times: int) -> Ending:
+    often = f", {times} times" if times > 1 else ""
+    if reason == _MEMORY:
+        return Ending(f"{pod} was OOMKilled{often}: it needs more memory than it has (EVEREST_MEMORY)", code, True)
+    return Ending(f"{pod} ended with exit code {code} ({reason}){often}", code, code >= 128)
 
 
 def _not_scheduled(pod: Any, capacity: Capacity | None, gpu: str) -> Diagnosis | None:

@@ -14,7 +14,7 @@ from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 
-from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose
+from orchestration.cluster.diagnosis import Capacity, diagnose, ending, not_taken_up
 from orchestration.cluster.errors import answered
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
@@ -135,13 +135,16 @@ class KubernetesLauncher:
         name, state = job["metadata"]["name"], state_of(job)
         pods = self._pods(name)
         created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
-        found = self._hindrance(name, pods, created) if state in {"pending", "restarting"} else None
-        failed = [end for pod in pods if (end := _termination(pod)) and end.exit_code]
-        reason = found.reason if found else ""
-        if state == "failed":
+        found, end = None, None
+        if state in {"pending", "restarting", "failed"}:
+            events, now = self._events(name, created), datetime.now(UTC)
+            end = ending(pods, events)
+            if state != "failed":
+                gpu = self.settings.gpu_resource
+                found = diagnose(pods, events, self._capacity(), now, gpu) or not_taken_up(job, pods, now)
+        reason = found.reason if found else end.reason if end else ""
+        if state == "failed" and not reason:
             reason = _last_condition(job)["message"]
-            if failed:
-                reason = f"a pod ended with exit code {failed[0].exit_code} ({failed[0].reason})"
         if state == "suspended":
             reason = f"waits in the queue {self.settings.queue}" if self.settings.queue else "suspended"
         running = [each for pod in pods for each in pod.status.container_statuses or [] if each.image_id]
@@ -153,22 +156,21 @@ class KubernetesLauncher:
             ended=_time_of("Succeeded", job) or _time_of("Failed", job),
             reason=reason,
             replaced=_replaced(job, pods),
-            interrupted=state == "failed" and any(end.exit_code >= 128 for end in failed[:1]),
+            interrupted=state == "failed" and end is not None and end.outside,
             hopeless=bool(found and found.hopeless),
             nodes=tuple(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name})),
-            exit_code=failed[0].exit_code if failed and state == "failed" else None,
+            exit_code=end.exit_code if end and state == "failed" else None,
             image=running[0].image_id if running else "",
         )
 
-    def _hindrance(self, name: str, pods: Sequence[Any], created: datetime) -> Diagnosis | None:
-        events = self._core.list_namespaced_event(self.namespace).items
+    def _events(self, name: str, created: datetime) -> Sequence[Any]:
+        """Of this job and its pods, and of none that had the name before."""
         ours = re.compile(rf"{re.escape(name)}(-worker-\d+)?")
-        mine = [
+        return [
             event
-            for event in events
+            for event in self._core.list_namespaced_event(self.namespace).items
             if ours.fullmatch(event.involved_object.name) and (event.last_timestamp or event.event_time) >= created
         ]
-        return diagnose(pods, mine, self._capacity(), datetime.now(UTC), self.settings.gpu_resource)
 
     def _capacity(self) -> Capacity | None:
         """None where one may not see the nodes."""
@@ -246,10 +248,3 @@ def _replaced(job: Any, pods: Sequence[Any]) -> bool:
         return True
     begun = datetime.fromisoformat(status.get("startTime") or job["metadata"]["creationTimestamp"])
     return any(pod.metadata.creation_timestamp - begun > _FIRST_PODS for pod in pods)
-
-
-def _termination(pod: Any) -> Any:
-    for status in pod.status.container_statuses or []:
-        if status.state.terminated:
-            return status.state.terminated
-    return None

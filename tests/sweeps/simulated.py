@@ -48,6 +48,7 @@ class Cluster:
     now: int = 0
     calls: int = 0
     kill_at: int | None = None  # a call
+    never_start: bool = False
     jobs: dict[str, Simulated] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)  # checkpoints outlive jobs
     trained: dict[str, int] = field(default_factory=dict)  # steps computed, by run
@@ -87,8 +88,9 @@ class Cluster:
         with self.lock:
             job = self._job(name)
             started, ended = (EPOCH + timedelta(seconds=tick) for tick in (job.begun, self.now))
+            created = EPOCH if self.never_start else datetime.now(UTC)
             return JobStatus(
-                name, job.state, started, "exploded", started=started, ended=ended, interrupted=job.interrupted
+                name, job.state, created, "exploded", started=started, ended=ended, interrupted=job.interrupted
             )
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
@@ -143,7 +145,7 @@ class Cluster:
     def _advance(self, name: str, job: Simulated) -> None:
         fate = self.fate(f"{name} {self.now}")
         if job.state == "pending":
-            job.state = "pending" if job.lost else "running"
+            job.state = "pending" if job.lost or self.never_start else "running"
         elif fate.random() < self.preempted:
             if fate.random() < 0.5:
                 del self.jobs[name]

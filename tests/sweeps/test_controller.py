@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from everest.errors import EverestError
+from sweeps import controller as module
 from sweeps.budget import Budget
 from sweeps.controller import Controller, Show
 from sweeps.interrupts import Interrupts
@@ -139,3 +140,29 @@ def test_jobs_taken_up_get_back_what_they_have_lost() -> None:
     cluster.kill_at = cluster.calls + 2000  # rather than wait for ever
     run(study, cluster, Budget(parallel=3, trials=3))
     assert counts(study) == {"COMPLETE": 3}
+
+
+def test_a_trial_that_runs_too_long_fails_and_says_so() -> None:
+    study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
+    cluster = Cluster(seed=3, failing=0, preempted=0)
+    run(study, cluster, Budget(parallel=2, trials=4, trial_hours=1e-6))
+    assert {trial.user_attrs[REASON] for trial in study.trials(TrialState.FAIL)} == {
+        "ran longer than --trial-hours 1e-06"
+    }
+    assert len(study.trials(TrialState.FAIL)) == 4
+    assert not cluster.jobs
+
+
+def test_a_trial_whose_job_never_starts_fails_whatever_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DIAGNOSE_EVERY_S", 0)
+    study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
+    cluster = Cluster(seed=3, failing=0, preempted=0, never_start=True, kill_at=5000)
+    run(study, cluster, Budget(parallel=2, trials=4))
+    assert {trial.user_attrs[REASON] for trial in study.trials()} == {"did not start in --start-hours 24: exploded"}
+    assert not cluster.jobs
+
+    patient = Cluster(seed=3, failing=0, preempted=0, never_start=True, kill_at=500)
+    waiting = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
+    with pytest.raises(Killed):
+        run(waiting, patient, Budget(parallel=2, trials=4, start_hours=1e6))
+    assert counts(waiting) == {"RUNNING": 2}

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from kubernetes import client as k8s
 
-from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose
+from everest.errors import EverestError
+from orchestration.cluster.checks import operator_among
+from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose, ending, not_taken_up
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -112,3 +114,108 @@ def test_a_pod_on_its_way_is_not_hindered() -> None:
     mounting = event("FailedMount", "not yet", "run-worker-0")
     assert diagnose([creating, young], [mounting], None, NOW, GPU) is None
     assert isinstance(diagnose([pod()], [mounting], None, NOW, GPU), Diagnosis)
+
+
+def terminated(code: int, reason: str) -> k8s.V1ContainerState:
+    return k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(exit_code=code, reason=reason))
+
+
+def ended_pod(code: int, reason: str) -> k8s.V1Pod:
+    status = k8s.V1ContainerStatus(
+        name="pytorch", image="everest:9", image_id="", ready=False, restart_count=0, state=terminated(code, reason)
+    )
+    return pod(container_statuses=[status])
+
+
+def evicted_pod() -> k8s.V1Pod:
+    gone = pod(reason="Evicted", message="The node was low on resource: ephemeral-storage. ")
+    gone.status.phase = "Failed"
+    return gone
+
+
+def told(reason: str, message: str, kind: str = "PyTorchJob", minutes: int = 0, count: int = 1) -> k8s.CoreV1Event:
+    """As a real cluster's operator and kubelet wrote them."""
+    return k8s.CoreV1Event(
+        metadata=k8s.V1ObjectMeta(name="e"), reason=reason, message=message, count=count,
+        involved_object=k8s.V1ObjectReference(name="run" if kind == "PyTorchJob" else "run-worker-0", kind=kind),
+        last_timestamp=NOW - timedelta(minutes=minutes),
+    )  # fmt: skip
+
+
+EXITED = "Error pod run-worker-0 container pytorch exitCode: {} terminated message: "
+
+
+@pytest.mark.parametrize(
+    ("pods", "events", "said", "code", "outside"),
+    [
+        ([ended_pod(137, "OOMKilled")], [], "run-worker-0 was OOMKilled: it needs more memory", 137, True),
+        ([ended_pod(3, "Error")], [], "run-worker-0 ended with exit code 3 (Error)", 3, False),
+        ([ended_pod(143, "Error")], [], "run-worker-0 ended with exit code 143 (Error)", 143, True),
+        ([evicted_pod()], [], "run-worker-0 was evicted: The node was low on resource: ephemeral-storage.", None, True),
+        ([], [told("OOMKilled", EXITED.format(137), count=4)], "run-worker-0 was OOMKilled, 4 times: it", 137, True),
+        ([], [told("Error", EXITED.format(2))], "run-worker-0 ended with exit code 2 (Error)", 2, False),
+        (
+            [], [told("Error", EXITED.format(2)), told("OOMKilled", EXITED.format(137), minutes=5)],
+            "run-worker-0 ended with exit code 2 (Error)", 2, False,
+        ),
+        (
+            [], [told("Evicted", "The node was low on resource: memory.", "Pod"),
+                 told("Error", EXITED.format(1), minutes=1)],
+            "run-worker-0 was evicted: The node was low on resource: memory.", None, True,
+        ),
+    ],
+)  # fmt: skip
+def test_how_a_pod_ended_is_said_also_when_it_is_gone(
+    pods: list[Any], events: list[Any], said: str, code: int | None, outside: bool
+) -> None:
+    others = [told("ExitedWithCode", "Pod: lab.run-worker-0 exited with code 137"), told("Started", "", "Pod")]
+    found = ending(pods, [*others, *events])
+    assert found is not None
+    assert found.reason.startswith(said)
+    assert (found.exit_code, found.outside) == (code, outside)
+
+
+def test_a_job_without_an_ended_pod_has_no_ending() -> None:
+    assert (
+        ending([pod(), ended_pod(0, "Completed")], [told("SuccessfulCreatePod", "Created pod: run-worker-0")]) is None
+    )
+
+
+def test_a_job_that_nobody_takes_up_is_said_after_a_while() -> None:
+    job: dict[str, Any] = {"metadata": {"creationTimestamp": "2025-12-31T23:59:50Z", "namespace": "lab"}}
+    assert not_taken_up(job, [], NOW) is None
+    found = not_taken_up(job, [], NOW + timedelta(seconds=15))
+    assert found is not None
+    assert found.reason.startswith(
+        "nobody has taken it up in 25 s: does Kubeflow's training operator run, and look after lab?"
+    )
+    assert not_taken_up(job, [pod()], NOW + timedelta(minutes=9)) is None
+    job["status"] = {"conditions": [{"type": "Created", "status": "True"}]}
+    found = not_taken_up(job, [], NOW + timedelta(seconds=50))
+    assert found is not None
+    assert found.reason.startswith("no pods were made for it in 60 s")
+
+
+def operator(ready: int | None, *words: str, image: str = "kubeflow/training-operator:v1-9") -> k8s.V1Deployment:
+    container = k8s.V1Container(name="operator", image=image, command=["/manager"], args=list(words))
+    template = k8s.V1PodTemplateSpec(spec=k8s.V1PodSpec(containers=[container]))
+    return k8s.V1Deployment(
+        metadata=k8s.V1ObjectMeta(name="training-operator", namespace="kubeflow"),
+        spec=k8s.V1DeploymentSpec(selector=k8s.V1LabelSelector(), template=template),
+        status=k8s.V1DeploymentStatus(ready_replicas=ready),
+    )
+
+
+def test_an_operator_that_takes_nothing_up_is_said() -> None:
+    other = operator(1, image="registry.example.org/other:2")
+    assert operator_among([other, operator(1)], "lab") == "v1-9"
+    assert operator_among([operator(1, "--namespace=lab")], "lab") == "v1-9"
+    assert (
+        operator_among([operator(1, image="registry.example.org:5000/training-operator@sha256:ab")], "lab")
+        == "sha256:ab"
+    )
+    with pytest.raises(EverestError, match="training-operator of kubeflow has no ready replica"):
+        operator_among([other, operator(None)], "lab")
+    with pytest.raises(EverestError, match="looks after elsewhere alone, not lab"):
+        operator_among([operator(1, "--namespace=elsewhere")], "lab")
+    assert "version unknown" in operator_among([other], "lab")
