@@ -49,7 +49,7 @@ def _commands() -> Commands:
     added = commands.add("register", _register, "make a model version of a run's newest checkpoint in S3")
     added.add_argument("job", metavar="RUN")
     added.add_argument("--model", metavar="NAME", help="registered model (the run's name)")
-    added.add_argument("--alias", help="that the version gets (EVEREST_MODEL_ALIAS, candidate)")
+    added.add_argument("--alias", help="that the version gets (of a finished run: EVEREST_MODEL_ALIAS)")
     added.add_argument(
         "--promote-if", metavar="METRIC", help="only where this is better than the alias's version: top1"
     )
@@ -130,7 +130,6 @@ def _progress(settings: PlatformSettings, jobs: Sequence[JobStatus]) -> Mapping[
 def _register(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
     from orchestration.tracking.registry import register
 
-    alias = options.alias or settings.model_alias
-    made = register(settings, options.job, options.model, alias, options.promote_if, options.best)
+    made = register(settings, options.job, options.model, options.alias, options.promote_if, options.best)
     print(made.said, file=sys.stderr)
     print(made.address)

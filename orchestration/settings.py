@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from everest.errors import UsageError
@@ -28,7 +28,29 @@ ResourceName = Annotated[
         "must be a resource's name in Kubernetes, as nvidia.com/gpu",
     ),
 ]
+ModelName = Annotated[
+    str,
+    matching(
+        r"\w([\w. -]{0,254}\w)?",
+        "must be 1 to 256 letters, digits, '_', '.', '-' and blanks, none of the last three at an end",
+    ),
+]
+Alias = Annotated[
+    str,
+    matching(
+        r"(?!(?i:latest)$|[vV]\d+$)[\w-]{1,255}",
+        "must be 1 to 255 letters, digits, '_' and '-', and not latest or v1, v2, …, which MLflow keeps for itself",
+    ),
+]
 Positive = Annotated[int, Field(gt=0)]
+
+
+def check_argument(name: str, value: str, form: Any) -> None:
+    """For what is a flag and no setting. Raises UsageError with one line that names it."""
+    try:
+        TypeAdapter(form).validate_python(value)
+    except ValidationError as error:
+        raise UsageError(f"{name} {value!r}: {error.errors()[0]['msg']}") from None
 
 
 def sqlite_uri(file: Path) -> str:
@@ -103,7 +125,7 @@ class PlatformSettings(BaseSettings):
     pod_s3_endpoint: str | None = Field(None, description="as pods reach it, where that differs")
     pod_mlflow_uri: str | None = Field(None, description="as pods reach it, where that differs")
     pod_studies: str | None = Field(None, description="as a controller in the cluster reaches it, where that differs")
-    model_alias: str = Field("candidate", description="alias that a newly registered classifier gets")
+    model_alias: Alias = Field("candidate", description="alias that a newly registered classifier gets")
 
     @classmethod
     def load(cls, **flags: Any) -> "PlatformSettings":

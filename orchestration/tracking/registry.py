@@ -25,7 +25,7 @@ from everest.training.local import METRICS, FolderStore
 from orchestration.job import RESULT, TRIAL
 from orchestration.outbox import one_line
 from orchestration.s3 import S3Store
-from orchestration.settings import PlatformSettings
+from orchestration.settings import Alias, ModelName, PlatformSettings, check_argument
 from orchestration.tracking.connection import connect
 from orchestration.tracking.presentation import ADDRESS, RUN, run_link, version_note
 from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker
@@ -38,7 +38,7 @@ _METRIC = "metric."
 class Registered:
     name: str
     version: int
-    alias: str | None  # None: another version keeps it
+    alias: str | None  # None: it got none
     said: str
 
     @property
@@ -47,17 +47,23 @@ class Registered:
 
 
 def register(
-    settings: PlatformSettings, run: str, name: str | None, alias: str, promote_if: str | None, best: bool
+    settings: PlatformSettings, run: str, name: str | None, alias: str | None, promote_if: str | None, best: bool
 ) -> Registered:
     """Pulls a run's newest (or best) checkpoint that verifies from S3 and makes a model version of it, once.
 
-    With ``promote_if`` the alias moves only where that metric is better than that of the version which holds it:
-    higher, or lower for a loss. Raises UsageError where there is nothing to register, EverestError where the
-    checkpoint is damaged or MLflow refuses.
+    Without an ``alias`` a finished run's version gets that of the settings, an unfinished one's none. With
+    ``promote_if`` the alias moves only where that metric is better than that of the version which holds it: higher,
+    or lower for a loss. Raises UsageError where there is nothing to register or a name cannot be, EverestError where
+    the checkpoint is damaged or MLflow refuses.
     """
+    name = run if name is None else name
+    check_argument("--model", name, ModelName)
+    if alias is not None:
+        check_argument("--alias", alias, Alias)
     connect(settings)
     store = S3Store(settings, run)
     try:
+        finished = store.read(RESULT) is not None
         with tempfile.TemporaryDirectory(prefix="everest-register-") as scratch:
             checkpoint = _fetch(store, Path(scratch) / "checkpoint", best)
             folder = _exported(Path(scratch) / "checkpoint", Path(scratch) / "model")
@@ -66,7 +72,8 @@ def register(
                 raise UsageError(f"{store.address} has no {RUN_POINTER}: the run never reached MLflow")
             found = mlflow.MlflowClient().get_run(json.loads(said)["run"])
             metrics = _metrics(store, checkpoint, Path(scratch) / "checkpoint" / METRICS, found)
-            return _register(found, folder, name or run, f"{store.address}{checkpoint}", metrics, alias, promote_if)
+            wanted = alias or (settings.model_alias if finished else None)
+            return _register(found, folder, name, f"{store.address}{checkpoint}", metrics, wanted, promote_if)
     except MlflowException as error:
         raise EverestError(f"MLflow at {settings.tracking_uri}: {one_line(error)}") from None
     finally:
@@ -151,14 +158,18 @@ def _register(
     name: str,
     address: str,
     metrics: Mapping[str, float],
-    alias: str,
+    alias: str | None,
     promote_if: str | None,
 ) -> Registered:
     client = mlflow.MlflowClient()
     measured = _measured(metrics)
     tags = _metric_tags(measured)
-    metric = _metric(promote_if, tags) if promote_if else None
+    metric = None if promote_if is None else _metric(promote_if, tags)
     version = register_folder(folder, name, run, address, measured)
+    if alias is None:
+        return Registered(
+            name, version, None, f"version {version} gets no alias: its run is not finished; --alias NAME gives it one"
+        )
     holder = client.get_registered_model(name).aliases.get(alias)
     if metric and holder is not None and int(holder) != version:
         theirs = client.get_model_version(name, holder).tags.get(_METRIC + metric)

@@ -11,8 +11,9 @@ from everest.errors import EverestError, UsageError
 from everest.training.interrupt import StopRequest
 from everest.training.local import METRICS, JsonLinesTracker, Trackers
 from everest.training.run import run
+from orchestration.cli import main
 from orchestration.s3 import S3Store
-from orchestration.settings import PlatformSettings
+from orchestration.settings import Alias, ModelName, PlatformSettings, check_argument
 from tests.conftest import tiny
 from tests.services import experiments, s3_settings
 from tests.training.test_run import ALONE
@@ -48,7 +49,7 @@ def trained(settings: PlatformSettings, synthetic: Path, tmp_path_factory: pytes
 def register(settings: PlatformSettings, run_name: str, /, **options: Any) -> Any:
     from orchestration.tracking import registry
 
-    given = {"name": None, "alias": "candidate", "promote_if": None, "best": False, **options}
+    given = {"name": None, "alias": None, "promote_if": None, "best": False, **options}
     return registry.register(settings, run_name, **given)
 
 
@@ -152,3 +153,68 @@ def test_a_damaged_checkpoint_is_never_registered(trained: PlatformSettings, cap
     store.close()
     with pytest.raises(EverestError, match=rf"{newest} is damaged: model.safetensors is not what its manifest says"):
         register(trained, "second", name="careful", best=True)
+
+
+@pytest.fixture
+def unfinished(trained: PlatformSettings) -> Iterator[None]:
+    """The run ``first`` as it was before its end."""
+    store = S3Store(trained, "first")
+    said = store.read("result.json")
+    assert said
+    store.delete("result.json")
+    yield
+    assert store.read("result.json") is None
+    store.point("result.json", said)
+    store.close()
+
+
+@pytest.mark.usefixtures("unfinished")
+def test_an_unfinished_run_gets_an_alias_only_when_told(trained: PlatformSettings) -> None:
+    import mlflow
+
+    made = register(trained, "first", name="early", promote_if="top1")
+    assert made.address == "models:/early/1"
+    assert made.said == "version 1 gets no alias: its run is not finished; --alias NAME gives it one"
+    assert not mlflow.MlflowClient().get_registered_model("early").aliases
+    assert register(trained, "first", name="early", alias="trial").address == "models:/early@trial"
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", ".", "..", "a/b", "a:b", "../a", " a", "a\n", "it's", "a@b", "a#b", "a" * 257]
+)
+def test_a_name_that_mlflow_or_an_address_cannot_have_is_refused_before_anything(
+    settings: PlatformSettings, name: str
+) -> None:
+    with pytest.raises(UsageError, match=r"--model '?.*: must be 1 to 256 letters, digits"):
+        register(settings, "nobody", name=name)
+
+
+@pytest.mark.parametrize(
+    "alias", ["", "latest", "LATEST", "v1", "V12", "a b", "a/b", "a:b", "a.b", "a@b", "a\n", "v1\n", "a" * 256]
+)
+def test_an_alias_that_mlflow_refuses_is_refused_before_anything(settings: PlatformSettings, alias: str) -> None:
+    with pytest.raises(UsageError, match=r"--alias '?.*: must be 1 to 255 letters, digits"):
+        register(settings, "nobody", alias=alias)
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--model", "a/b"), ("--alias", "latest"), ("--model-alias", "v1")])
+def test_a_refused_name_is_one_line_and_exit_2(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["register", "nobody", flag, value])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("everest-jobs: ")
+    assert flag in line
+    assert repr(value) in line
+
+
+@pytest.mark.parametrize("name", ["a", "my model", "Gebärden_2", "v1.0-b", "a" * 256])
+@pytest.mark.parametrize("alias", ["a", "vital", "v1a", "latest-1", "1", "_x-", "a" * 255])
+def test_what_mlflow_takes_is_taken(name: str, alias: str) -> None:
+    from mlflow.utils import validation
+
+    validation._validate_model_name(name)
+    validation._validate_model_alias_name(alias)
+    validation._validate_model_alias_name_reserved(alias)
+    check_argument("--model", name, ModelName)
+    check_argument("--alias", alias, Alias)

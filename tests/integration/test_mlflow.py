@@ -150,6 +150,17 @@ def test_predict_runs_no_code_of_the_registry_and_checks_the_weights(tracked: An
         code.write_text(ours)
 
 
+def test_an_alias_that_mlflow_refuses_ends_a_run_before_it_begins(synthetic: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(tiny("finetune", synthetic, name="refused").to_yaml())
+    more = {"EVEREST_TRACKER": "mlflow", "EVEREST_MODEL_ALIAS": "latest"}
+    done = everest("finetune", "--recipe", recipe, work=tmp_path, **more)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("everest: EVEREST_MODEL_ALIAS (--model-alias) = 'latest': must be")
+    assert not list(tmp_path.rglob("mlflow*"))
+
+
 def test_an_unknown_model_is_one_line(tracked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["predict", "models:/nobody@candidate", "a.mp4"])

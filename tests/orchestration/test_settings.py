@@ -32,6 +32,7 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
         ("memory", "lots", r"EVEREST_MEMORY \(--memory\) = 'lots': must be a number"),
         ("namespace", "No Such", r"EVEREST_NAMESPACE \(--namespace\) = 'No Such'"),
         ("grace_s", "5", r"EVEREST_GRACE_S \(--grace-s\) = '5': input should be greater than or equal to 30"),
+        ("model_alias", "v12", r"EVEREST_MODEL_ALIAS \(--model-alias\) = 'v12': must be 1 to 255 letters"),
         ("s3_prefix", "../other", r"EVEREST_S3_PREFIX \(--s3-prefix\) = '../other'"),
     ],
 )
