@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from everest.errors import EverestError, UsageError
+from everest.errors import UsageError
+from everest.program import doing, exit_code
 from everest.progress import start_logging
 from orchestration.launchers import LAUNCHERS
 from orchestration.settings import PlatformSettings
@@ -32,26 +33,21 @@ class Commands:
         added = self._commands.add_parser(
             name, help=summary, description=summary, allow_abbrev=False, parents=[self._platform]
         )
-        added.set_defaults(run=run, experiment=experiment)
+        added.set_defaults(run=run, experiment=experiment, doing=name)
         return added
 
     def main(self, arguments: Sequence[str] | None) -> NoReturn:
         """Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C."""
-        try:
-            options, rest = self.parser.parse_known_args(arguments)
-            start_logging()
-            given = {name: value for name, value in vars(options).items() if value is not None}
+        sys.exit(exit_code(self.program, lambda: self._run(arguments)))
+
+    def _run(self, arguments: Sequence[str] | None) -> None:
+        options, rest = self.parser.parse_known_args(arguments)
+        start_logging()
+        given = {name: value for name, value in vars(options).items() if value is not None}
+        with doing(options.doing):
             settings = PlatformSettings.load(
                 **{name: given[name] for name in PlatformSettings.model_fields if name in given}
             )
             if rest and not options.experiment:
                 raise UsageError(f"unknown argument {rest[0]!r}")
             options.run(options, settings, rest)
-        except EverestError as error:
-            print(f"{self.program}: {error}", file=sys.stderr)
-            sys.exit(error.exit_code)
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except BrokenPipeError:
-            sys.exit(1)
-        sys.exit(0)
