@@ -101,8 +101,7 @@ class Submissions:
         before = self._config_map(name)
         if self._state_of(there) == "succeeded" and before and _is_ours(before):
             begun, now = (Experiment.parse(yaml.safe_load(each.data[EXPERIMENT_KEY])) for each in (before, config))
-            where = f"{name} in {self._namespace} (finished; everest-jobs cancel {name} forgets the job)"
-            same_experiment(begun, now, where)
+            same_experiment(begun, now, f"{name} (finished)")
 
     def _try(self, job: Any) -> None:
         """Whether the cluster would take the job, before another is removed for it."""

@@ -88,7 +88,7 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
     other = platform.jobs("submit", "demo-pretrain", "--name", pretrained, *tiny(4, seed=1), "--wait", **TWO)
     assert other.code == 2
     assert "pre (finished) was begun with other settings (seed 0 -> 1); choose another --name" in other.err
-    gone(platform, pretrained)
+    assert re.search(r"^pre +succeeded", platform.jobs("list").out, re.M)
 
 
 def test_two_pods_of_eight_ranks_train_together_from_weights_of_another_run(

@@ -139,7 +139,7 @@ def test_a_finished_job_stays_where_the_one_after_it_is_refused(jobs: Kubernetes
     jobs.submit(spec())
     end(jobs, "Succeeded")
     uid = job(jobs)["metadata"]["uid"]
-    with pytest.raises(UsageError, match=r"way in .* was begun with other settings \(optim.lr"):
+    with pytest.raises(UsageError, match=r"way \(finished\) was begun with other settings \(optim.lr"):
         jobs.submit(spec(**{"optim.lr": 0.5}))
     quota = k8s.V1ResourceQuota(
         metadata=k8s.V1ObjectMeta(name="none"),
