@@ -30,25 +30,26 @@ $(READY): requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# These stay here, whatever .env says of a platform.
-demo ui: export EVEREST_MLFLOW_URI := sqlite:///$(abspath $(WORK))/mlflow.db
-ui: export EVEREST_STUDIES := sqlite:///$(abspath $(WORK))/optuna.db
+# These stay here, whatever .env says of a platform, and whatever characters the folder's name has.
+AT = $(shell realpath -m -- "$(WORK)" | sed 's/%/%25/g; s/?/%3F/g')
+demo ui: export EVEREST_MLFLOW_URI := sqlite:///$(AT)/mlflow.db
+ui: export EVEREST_STUDIES := sqlite:///$(AT)/optuna.db
 
 ifdef VIDEOS
 demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your own videos
 	$(BIN)/everest pretrain --recipe clips-pretrain --data.train "$(VIDEOS)"
-	$(BIN)/everest figures $(WORK)/clips-pretrain --video "$(VIDEOS)"
+	$(BIN)/everest figures "$(WORK)/clips-pretrain" --video "$(VIDEOS)"
 	@$(BIN)/python -m everest.demo clips
 else
 demo: $(READY)
-	$(BIN)/everest data synth $(WORK)/demo
+	$(BIN)/everest data synth "$(WORK)/demo"
 	$(BIN)/everest pretrain --recipe demo-pretrain $(DEMO_DATA)
-	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init $(WORK)/demo-pretrain
+	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init "$(WORK)/demo-pretrain"
 	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init null --name demo-scratch
-	$(BIN)/everest predict models:/demo-finetune@candidate $(WORK)/demo/videos/00640.mp4 --top 3
+	$(BIN)/everest predict models:/demo-finetune@candidate "$(WORK)/demo/videos/00640.mp4" --top 3
 	@$(BIN)/python -m everest.demo synthetic
 endif
-DEMO_DATA = --data.train $(WORK)/demo/train.csv --data.val $(WORK)/demo/val.csv
+DEMO_DATA = --data.train "$(WORK)/demo/train.csv" --data.val "$(WORK)/demo/val.csv"
 
 submit: $(READY) ## RECIPE=… as a job of the cluster (or LAUNCHER=local), watched until it ends; ARGS="--name … --gpus 4 …"
 	@test -n "$(RECIPE)" || { echo "which recipe? make submit RECIPE=ucf101-pretrain" >&2; exit 2; }
@@ -56,7 +57,7 @@ submit: $(READY) ## RECIPE=… as a job of the cluster (or LAUNCHER=local), watc
 
 sweep: $(READY) ## SPACE=masking TRIALS=20 PARALLEL=2 search settings here (or LAUNCHER=kubernetes); ARGS="--study … --gpu-hours 9 …"
 	@test -n "$(SPACE)" || { echo "which space? make sweep SPACE=masking, or a file" >&2; exit 2; }
-	@test $(LAUNCHER) != local -o -e $(WORK)/demo/train.csv || $(BIN)/everest data synth $(WORK)/demo
+	@test $(LAUNCHER) != local -o -e "$(WORK)/demo/train.csv" || $(BIN)/everest data synth "$(WORK)/demo"
 	@$(BIN)/everest-sweep launch $(SPACE) --launcher $(LAUNCHER) --trials $(TRIALS) --parallel $(PARALLEL) $(ARGS)
 sweep: LAUNCHER = local
 TRIALS ?= 20

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from importlib.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from everest.errors import UsageError
 from everest.patterns import matching
 from everest.program import printable
+from everest.tree import read_tree
 
 _TIMM = "must be timm's notation, as rand-m7-n4-mstd0.5-inc1"
 _RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin nor end with '-'"
@@ -286,29 +288,14 @@ class Experiment(Section):
     @classmethod
     def load(cls, source: str | Path) -> Experiment:
         """The recipe of that name, or the YAML file at that path. Raises UsageError."""
-        path = Path(source)
-        if path.suffix not in {".yaml", ".yml"}:
-            shipped = resources.files("everest") / "recipes" / f"{source}.yaml"
+        path: Path | Traversable = Path(source)
+        if Path(source).suffix not in {".yaml", ".yml"}:
             if str(source) not in recipe_names():
                 raise UsageError(
                     f"no recipe {str(source)!r}{_did_you_mean(str(source), recipe_names())}; a file ends in .yaml"
                 )
-            text = shipped.read_text(encoding="utf-8")
-        else:
-            try:
-                text = path.read_text(encoding="utf-8")
-            except OSError as error:
-                raise UsageError(f"recipe {path} cannot be read: {error.strerror}") from None
-            except UnicodeDecodeError:
-                raise UsageError(f"recipe {path} is not text in UTF-8") from None
-        try:
-            tree = yaml.safe_load(text) or {}
-        except yaml.YAMLError as error:
-            raise UsageError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
-        except RecursionError:
-            raise UsageError(f"recipe {path} is nested too deeply") from None
-        if not isinstance(tree, dict):
-            raise UsageError(f"recipe {path} holds {type(tree).__name__}, not a tree of settings")
+            path = resources.files("everest") / "recipes" / f"{source}.yaml"
+        tree = read_tree(path, f"recipe {source}")
         return cls.parse({"recipe": str(source), **tree})
 
     @classmethod

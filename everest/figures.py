@@ -28,6 +28,7 @@ from everest.program import printable
 from everest.seeding import derived_seed
 
 matplotlib.use("agg")
+matplotlib.rcParams["text.parse_math"] = False  # a name may hold a $
 
 _DIM = 0.18  # brightness of what is left out
 _COLUMNS = 8

@@ -132,6 +132,8 @@ class PlatformSettings(BaseSettings):
         """Flags before environment before ``.env``. Raises UsageError with one line that names the setting."""
         try:
             return cls(**flags)
+        except UnicodeDecodeError:
+            raise UsageError(".env, in the folder that this is called in, is not text in UTF-8") from None
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0])

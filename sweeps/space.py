@@ -12,13 +12,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from optuna import Trial
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from everest.config import Experiment, check_value, setting_names
 from everest.errors import UsageError
+from everest.tree import read_tree
 
 Values = Mapping[str, Any]  # of the searched settings, by dotted name
 
@@ -141,23 +141,12 @@ class Space(Part):
     def load(cls, source: str | Path) -> "Space":
         """The shipped space of that name, or the YAML file at that path. Raises UsageError with one line."""
         path = Path(source)
-        if path.suffix not in {".yaml", ".yml"}:
-            if str(source) not in space_names():
-                raise UsageError(
-                    f"no space {str(source)!r}; there are {', '.join(space_names())}, a file ends in .yaml"
-                )
-            text = (resources.files("sweeps") / "spaces" / f"{source}.yaml").read_text()
+        if path.suffix in {".yaml", ".yml"}:
+            tree = read_tree(path, f"space {path}")
+        elif str(source) in space_names():
+            tree = read_tree(resources.files("sweeps") / "spaces" / f"{source}.yaml", f"space {source}")
         else:
-            try:
-                text = path.read_text()
-            except OSError as error:
-                raise UsageError(f"space {path} cannot be read: {error.strerror}") from None
-        try:
-            tree = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"space {path} is not YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(tree, dict):
-            raise UsageError(f"space {path} holds {type(tree).__name__}, not a tree of settings")
+            raise UsageError(f"no space {str(source)!r}; there are {', '.join(space_names())}, a file ends in .yaml")
         return cls.parse({"name": path.stem, **tree})
 
     @classmethod

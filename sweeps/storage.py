@@ -33,7 +33,12 @@ def open_storage(settings: PlatformSettings) -> BaseStorage:
     if address.startswith("journal:"):
         path = Path(address.removeprefix("journal:"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
+        try:
+            return JournalStorage(JournalFileBackend(str(path)))
+        except (ValueError, KeyError, AssertionError) as error:  # what Optuna meets in a file that is none of its own
+            raise UsageError(
+                f"EVEREST_STUDIES = {address!r} is no journal of studies ({one_line(error)}); name another file"
+            ) from None
     if address.startswith("sqlite:"):
         _file_of(address).parent.mkdir(parents=True, exist_ok=True)
     try:

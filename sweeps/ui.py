@@ -10,11 +10,12 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from everest.errors import EverestError
+from everest.program import exit_code
 from orchestration.settings import PlatformSettings
 
 _HOST = "127.0.0.1"
@@ -27,22 +28,22 @@ class Server(NamedTuple):
     port: int
 
 
-def main() -> None:
+def main() -> NoReturn:
     """``python -m sweeps.ui MLFLOW DASHBOARD S3 DATABASE NAMESPACE [RELEASE]``: ports, and where; until Ctrl-C."""
+    sys.exit(exit_code("make ui", _run))
+
+
+def _run() -> None:
     *ports, namespace = sys.argv[1:6]
     release = sys.argv[6] if len(sys.argv) > 6 else ""
     mlflow, dashboard, s3, database = map(int, ports)
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.default_int_handler)
-    try:
-        if release and _installed(f"{release}-mlflow", namespace):
-            print(f"{release} in the namespace {namespace}; make ui RELEASE= shows this machine's runs", flush=True)
-            serve(of_release(release, namespace, mlflow, dashboard, s3, database))
-        else:
-            serve(of_this_machine(PlatformSettings.load(), mlflow, dashboard))
-    except EverestError as error:
-        print(f"make ui: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    if release and _installed(f"{release}-mlflow", namespace):
+        print(f"{release} in the namespace {namespace}; make ui RELEASE= shows this machine's runs", flush=True)
+        serve(of_release(release, namespace, mlflow, dashboard, s3, database))
+    else:
+        serve(of_this_machine(PlatformSettings.load(), mlflow, dashboard))
 
 
 def of_this_machine(settings: PlatformSettings, mlflow_port: int, dashboard_port: int) -> dict[str, Server]:

@@ -13,7 +13,7 @@ from kubernetes.client.exceptions import ApiException
 
 from everest.errors import EverestError
 from orchestration.cluster.diagnosis import NO_IMAGE
-from orchestration.cluster.errors import answered
+from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.rights import NEEDED
 from orchestration.settings import PlatformSettings
 
@@ -23,7 +23,7 @@ _PULL_S = 600
 class Cluster:
     """Every call raises EverestError with one line where the cluster does not answer or does not allow it."""
 
-    @answered
+    @configured
     def __init__(self, settings: PlatformSettings) -> None:
         self.settings, self.namespace = settings, settings.namespace
         config.load_kube_config(context=settings.context)

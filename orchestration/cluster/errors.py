@@ -1,16 +1,19 @@
 """What a cluster, or its absence, answers: in one line for a person."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
 import urllib3
+import yaml
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config import ConfigException
 
 from everest.errors import EverestError, UsageError
 from orchestration.job import Unreachable
+from orchestration.outbox import one_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +36,19 @@ def answered(call: Callable[P, T]) -> Callable[P, T]:
     return wrapped
 
 
+def configured(call: Callable[P, T]) -> Callable[P, T]:
+    """``answered``, of a call that reads the kubeconfig, which may hold whatever."""
+
+    @wraps(call)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return answered(call)(*args, **kwargs)
+        except (UnicodeError, yaml.YAMLError, AttributeError, TypeError, KeyError, ValueError) as error:
+            raise UsageError(f"no cluster: {_kubeconfig()} is no kubeconfig: {one_line(error)} (KUBECONFIG)") from None
+
+    return wrapped
+
+
 def said(error: BaseException) -> EverestError:
     """One line for what the client library or the API server said."""
     for cause in _causes(error):
@@ -42,6 +58,8 @@ def said(error: BaseException) -> EverestError:
             return UsageError(f"no cluster: {' '.join(str(cause).split())} (KUBECONFIG, EVEREST_CONTEXT)")
         if isinstance(cause, ApiException):
             return _api_said(cause)
+        if isinstance(cause, OSError) and cause.filename:
+            return UsageError(f"no cluster: {cause.filename}: {cause.strerror} (KUBECONFIG)")
         if isinstance(cause, urllib3.exceptions.HTTPError | OSError):
             why = cause.reason if isinstance(cause, urllib3.exceptions.MaxRetryError) else cause
             return Unreachable(f"the cluster does not answer: {' '.join(str(why).split())[:200]} (KUBECONFIG)")
@@ -57,6 +75,10 @@ def is_there_already(error: BaseException) -> bool:
     """Whether something of that name is; a conflict may be of other kinds too."""
     found = api_error(error)
     return found is not None and found.status == 409 and '"reason":"AlreadyExists"' in str(found.body)
+
+
+def _kubeconfig() -> str:
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

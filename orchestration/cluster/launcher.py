@@ -15,7 +15,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 
 from orchestration.cluster.diagnosis import Capacity, diagnose, ending, not_taken_up
-from orchestration.cluster.errors import answered
+from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
 from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
@@ -37,7 +37,7 @@ _FIRST_PODS = timedelta(seconds=15)  # after a job's start all its first pods ar
 
 
 class KubernetesLauncher:
-    @answered
+    @configured
     def __init__(self, settings: PlatformSettings) -> None:
         self.settings, self.namespace = settings, settings.namespace
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
