@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
-from importlib.abc import Traversable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 

@@ -1,6 +1,6 @@
 """Trees of settings in YAML files."""
 
-from importlib.abc import Traversable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
