@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
+import everest
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
@@ -32,6 +34,7 @@ from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker
 
 _SHA256 = "everest.sha256"
 _METRIC = "metric."
+_IMPORTED = ("torch", "torchvision", "timm", "safetensors", "av", "numpy", "pillow", "pydantic", "pyyaml", "rich")
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ def register_folder(folder: Path, name: str, run: Run, address: str, metrics: Ma
         model_id=model.model_id,
         python_model=str(Path(__file__).with_name("pyfunc.py")),
         artifacts={"model": str(folder.resolve())},
-        pip_requirements=["everest-video"],
+        code_paths=[str(Path(everest.__file__).parent)],
+        pip_requirements=_requirements(Experiment.load(folder / EXPERIMENT)),
     )
     datasets = _datasets(run)
     tags = {_SHA256: digest, RUN: run.data.tags[RUN], ADDRESS: address, **datasets, **_metric_tags(metrics)}
@@ -106,6 +110,12 @@ def register_folder(folder: Path, name: str, run: Run, address: str, metrics: Ma
     link = run_link(str(info.run_name), info.experiment_id, info.run_id)
     client.update_model_version(name, made.version, version_note(link, address, metrics, datasets))
     return int(made.version)
+
+
+def _requirements(config: Experiment) -> list[str]:
+    """What ``everest.predict`` imports, as installed here; ``everest`` itself is on no index and goes along as code."""
+    packages = [*_IMPORTED, "decord"] if config.data.reader == "decord" else _IMPORTED
+    return [f"{package}=={version(package).partition('+')[0]}" for package in packages]  # +cpu is on no index either
 
 
 def _fetch(store: S3Store, folder: Path, best: bool) -> str:

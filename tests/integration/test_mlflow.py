@@ -1,20 +1,31 @@
 """A real MLflow on SQLite: one run through interruptions, a registered model that answers."""
 
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 
+import everest as package
 from everest.cli import main
 from everest.data.decode import decode
+from everest.errors import EverestError
 from everest.training.interrupt import StopRequest
 from everest.training.local import FolderStore, Trackers
 from everest.training.run import Result, run
+from orchestration.settings import sqlite_uri
 from tests.conftest import tiny
 from tests.integration.command import everest
-from tests.services import experiments
+from tests.services import HANGS_S, answers, experiments, free_port, until
 from tests.training.test_run import ALONE, KillAt, Killed
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself when imported
@@ -121,6 +132,84 @@ def test_paths_lists_and_arrays_are_classified_alike(tracked: Any, synthetic: Pa
     assert sum(by_path.values()) == pytest.approx(1, abs=1e-4)
 
 
+def test_tables_and_arrays_of_paths_are_classified_as_a_server_gives_them(tracked: Any, synthetic: Path) -> None:
+    import mlflow
+    import pandas as pd
+
+    model = mlflow.pyfunc.load_model(tracked[1].address)
+    video = str(synthetic / "videos/00017.mp4")
+    expected = model.predict(video)
+    for given in (
+        pd.DataFrame({"video": [video]}), {"video": [video]}, {"video": np.array([video])},
+        np.array([video]), np.array(video), np.array([video], object),
+    ):  # fmt: skip
+        assert model.predict(given) == expected
+    with pytest.raises(EverestError, match="a table of videos has a column 'video'; this one has: path, label"):
+        model.predict(pd.DataFrame({"path": [video], "label": [0]}))
+
+
+def test_the_package_alone_goes_along_and_what_it_needs_is_on_an_index(tracked: Any) -> None:
+    (code,) = (tracked[0] / "mlflow-artifacts").rglob("code")
+    ours = Path(package.__file__).parent
+    files = {file.relative_to(ours) for file in ours.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert {file.relative_to(code / "everest") for file in code.rglob("*") if file.is_file()} == files
+    requirements = (code.parent / "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in requirements} == {
+        "mlflow", "torch", "torchvision", "timm", "safetensors", "av", "numpy", "pillow", "pydantic", "pyyaml", "rich",
+    }  # fmt: skip
+    assert all(re.fullmatch(r"[a-z]+==[\d.]+(rc\d+)?", line) for line in requirements)
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tracked: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs Python in an environment that has all that is installed here, but nothing of this project."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    venv.create(folder / "venv")
+    here, there = (Path(sysconfig.get_path("purelib", vars={"base": str(at)})) for at in (sys.prefix, folder / "venv"))
+    for entry in here.iterdir():
+        if "everest" not in entry.name:
+            (there / entry.name).symlink_to(entry)
+    python = folder / "venv/bin/python"
+    python.with_name("uvicorn").write_text(f'#!/bin/sh\nexec "{python}" -m uvicorn "$@"\n')
+    python.with_name("uvicorn").chmod(0o755)
+
+    def start(*arguments: object) -> "subprocess.Popen[str]":
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("EVEREST_", "PYTHON"))}
+        env["MLFLOW_TRACKING_URI"] = sqlite_uri(tracked[0] / "mlflow.db")
+        env["PATH"] = f"{python.parent}{os.pathsep}{env['PATH']}"
+        with (folder / "log.txt").open("w") as log:
+            return subprocess.Popen(
+                [python, *map(str, arguments)], cwd=folder, env=env, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    assert start("-c", "import everest").wait(HANGS_S) == 1
+    assert "No module named 'everest'" in (folder / "log.txt").read_text()
+    return start
+
+
+def test_mlflow_predicts_and_serves_where_everest_is_not_installed(
+    tracked: Any, synthetic: Path, elsewhere: Any, tmp_path: Path
+) -> None:
+    import mlflow
+
+    address, video = tracked[1].address, str(synthetic / "videos/00017.mp4")
+    (expected,) = mlflow.pyfunc.load_model(address).predict(video)
+    table, port = tmp_path / "videos.csv", free_port()
+    table.write_text(f"video\n{video}\n")
+    model = ("-m", address, "--env-manager", "local")
+    predicted = elsewhere("-m", "mlflow", "models", "predict", *model, "-i", table, "-t", "csv")
+    server = elsewhere("-m", "mlflow", "models", "serve", *model, "-p", port)
+    said, _ = predicted.communicate(timeout=HANGS_S)
+    assert predicted.returncode == 0
+    assert json.loads(said.splitlines()[-1])["predictions"] == [pytest.approx(expected, abs=1e-5)]
+
+    until(lambda: server.poll() is not None or answers(f"http://127.0.0.1:{port}"), "the server")
+    for asked in ({"inputs": [video]}, {"dataframe_split": {"columns": ["video"], "data": [[video]]}}):
+        told = requests.post(f"http://127.0.0.1:{port}/invocations", json=asked, timeout=HANGS_S)
+        assert told.status_code == 200, told.text
+        assert told.json()["predictions"] == [pytest.approx(expected, abs=1e-5)]
+
+
 def test_predict_on_the_command_line_uses_the_registered_model(tracked: Any, synthetic: Path) -> None:
     work, result, _ = tracked
     done = everest("predict", result.address, synthetic / "videos/00017.mp4", "--top", 1, work=work)
@@ -129,7 +218,6 @@ def test_predict_on_the_command_line_uses_the_registered_model(tracked: Any, syn
 
 
 def test_predict_runs_no_code_of_the_registry_and_checks_the_weights(tracked: Any, synthetic: Path) -> None:
-    from everest.errors import EverestError
     from orchestration.tracking.registry import load_predictor
 
     work, result, _ = tracked
