@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 PART = 64 * 2**20  # bytes; larger files are uploaded in parts
 POINTING = {RIGHTS["GetObject"], RIGHTS["PutObject"]}  # what pointers take
+PATIENT = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=60)
 _TRANSFER = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=8)
 
 
@@ -252,14 +253,9 @@ class _Waiting:
             log.info("%s answers again, after %.0f s", server_of(self.settings), self.seconds)
 
 
-def s3_client(settings: PlatformSettings) -> Any:
+def s3_client(settings: PlatformSettings, patience: Config = PATIENT) -> Any:
     """With the keys that boto3 finds: environment, profile, or the pod's role. Raises UsageError for an endpoint."""
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": 3},
-        connect_timeout=5,
-        read_timeout=60,
-        s3={"addressing_style": "path"} if settings.s3_endpoint else {},
-    )
+    config = patience.merge(Config(s3={"addressing_style": "path"} if settings.s3_endpoint else {}))
     where = {"endpoint_url": settings.s3_endpoint, "region_name": settings.s3_region}
     try:
         return boto3.Session().client("s3", config=config, **where)

@@ -3,14 +3,16 @@
 import uuid
 from typing import Any
 
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from everest.errors import EverestError
+from everest.errors import EverestError, UsageError
 from orchestration.s3 import S3Store, s3_client
-from orchestration.s3_errors import right_missing, server_of, status_of
-from orchestration.settings import PlatformSettings
+from orchestration.s3_errors import OF_S3, code_of, right_missing, server_of, status_of
+from orchestration.settings import PlatformSettings, variable
 
 _PATIENCE_S = 5
+_IN_PASSING = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=3)
 _CONTENT = b"everest doctor"
 _WITHOUT = {
     "s3:DeleteObject": "old checkpoints stay",
@@ -34,6 +36,21 @@ def require_all(settings: PlatformSettings) -> None:
             f"the key for s3://{trial.store.bucket} at {settings.s3_endpoint or 'AWS'} lacks {named}; docs/cluster.md "
             "has the policy that a run needs"
         )
+
+
+def require_bucket(settings: PlatformSettings) -> None:
+    """Raises UsageError where S3 says that there is none. Any other answer, or none, is left to the pods to find out,
+    which may have other keys and another way to the server."""
+    if settings.pod_s3_endpoint and not settings.s3_endpoint:
+        return
+    try:
+        s3_client(settings, _IN_PASSING).list_objects_v2(Bucket=settings.s3_bucket, MaxKeys=1)
+    except OF_S3 as error:
+        if isinstance(error, ClientError) and code_of(error) == "NoSuchBucket":
+            raise UsageError(
+                f"{variable('s3_bucket')} = {settings.s3_bucket!r}: {server_of(settings)} has no such bucket; "
+                "make it, or name another"
+            ) from None
 
 
 class _Trial:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from everest.errors import UsageError
 from everest.patterns import matching
+from orchestration.addresses import address, shown
 
 Name = Annotated[
     str,
@@ -43,6 +43,23 @@ Alias = Annotated[
     ),
 ]
 Positive = Annotated[int, Field(gt=0)]
+Bucket = Annotated[
+    str,
+    matching(
+        r"(?!xn--|.*\.\.|[0-9]+(\.[0-9]+){3}$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "must be a bucket's name: 3 to 63 small letters, digits, '-' and single '.', a letter or digit at both ends",
+    ),
+]
+Region = Annotated[str, matching(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", "must be a region, as us-east-1")]
+Server = Annotated[str, address("http://", "https://")]
+Tracking = Annotated[str, address("http://", "https://", "postgresql://", "sqlite:///")]
+Studies = Annotated[str, address("postgresql://", "sqlite:///", "journal:")]
+Database = Annotated[str, address("postgresql://")]
+
+
+def variable(name: str) -> str:
+    """A setting as people give it."""
+    return f"EVEREST_{name.upper()} (--{name.replace('_', '-')})"
 
 
 def check_argument(name: str, value: str, form: Any) -> None:
@@ -60,7 +77,12 @@ def sqlite_uri(file: Path) -> str:
 
 class PlatformSettings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="EVEREST_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix="EVEREST_",
+        env_file=".env",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
     )
 
     work: Path = Field(Path("work"), description="folder of local runs, of the local MLflow's database and artifacts")
@@ -97,17 +119,17 @@ class PlatformSettings(BaseSettings):
     )
     pod_patch: Path | None = Field(None, description="YAML file merged strategically into every pod")
 
-    s3_endpoint: str | None = Field(None, description="address of the S3 server; None: AWS")
-    s3_bucket: str | None = Field(None, description="where checkpoints go")
+    s3_endpoint: Server | None = Field(None, description="address of the S3 server; None: AWS")
+    s3_bucket: Bucket | None = Field(None, description="where checkpoints go")
     s3_prefix: Annotated[
         str,
         matching(r"\w[\w.-]*(/\w[\w.-]*)*", "must be names of letters, digits, '_', '.' and '-', with / between them"),
     ] = Field("everest", description="folder in the bucket")
-    s3_region: str = "us-east-1"
+    s3_region: Region = "us-east-1"
     s3_secret: Name | None = Field(None, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     patience_s: Positive = Field(900, description="seconds to wait at the end for a server that is away")
 
-    mlflow_uri: str | None = Field(None, description="tracking server; None: sqlite in the work folder")
+    mlflow_uri: Tracking | None = Field(None, description="tracking server; None: sqlite in the work folder")
     mlflow_experiment: Annotated[
         str, matching(r"\w[\w./ -]*", "must be letters, digits, '_', '.', '/', '-' and blanks, a letter or digit first")
     ] = Field(
@@ -117,14 +139,16 @@ class PlatformSettings(BaseSettings):
     mlflow_secret: Name | None = Field(
         None, description="Secret with MLFLOW_TRACKING_USERNAME and …_PASSWORD or _TOKEN"
     )
-    studies: str | None = Field(
+    studies: Studies | None = Field(
         None,
         description="database of sweeps: postgresql://…, sqlite:///FILE, journal:FILE; None: sqlite in the work folder",
     )
     studies_secret: Name | None = Field(None, description="Secret with PGPASSWORD, for a controller in the cluster")
-    pod_s3_endpoint: str | None = Field(None, description="as pods reach it, where that differs")
-    pod_mlflow_uri: str | None = Field(None, description="as pods reach it, where that differs")
-    pod_studies: str | None = Field(None, description="as a controller in the cluster reaches it, where that differs")
+    pod_s3_endpoint: Server | None = Field(None, description="as pods reach it, where that differs")
+    pod_mlflow_uri: Server | None = Field(None, description="as pods reach it, where that differs")
+    pod_studies: Database | None = Field(
+        None, description="as a controller in the cluster reaches it, where that differs"
+    )
     model_alias: Alias = Field("candidate", description="alias that a newly registered classifier gets")
 
     @classmethod
@@ -138,8 +162,9 @@ class PlatformSettings(BaseSettings):
             first = error.errors()[0]
             name = str(first["loc"][0])
             message = f"{first['msg'][0].lower()}{first['msg'][1:]}".removeprefix("value error, ")
-            value = "" if first["type"] == "value_error" else f" = {first['input']!r}"
-            raise UsageError(f"EVEREST_{name.upper()} (--{name.replace('_', '-')}){value}: {message}") from None
+            given = first["input"]
+            value = shown(given) if isinstance(given, str) else given
+            raise UsageError(f"{variable(name)} = {value!r}: {message}") from None
 
     def environment(self) -> dict[str, str]:
         """What says the same elsewhere; nothing that is of this machine."""
@@ -155,24 +180,6 @@ class PlatformSettings(BaseSettings):
         names = ("s3_endpoint", "mlflow_uri", "studies")
         there = {name: getattr(self, f"pod_{name}") or getattr(self, name) for name in names}
         return self.model_copy(update={**there, **{f"pod_{name}": None for name in names}})
-
-    @field_validator("s3_endpoint", "mlflow_uri", "pod_s3_endpoint", "pod_mlflow_uri")
-    @classmethod
-    def _without_password(cls, address: str | None) -> str | None:
-        if address and "@" in urlsplit(address).netloc:
-            raise ValueError("holds a name or a password, which would be seen in manifests; it belongs into a Secret")
-        return address
-
-    @field_validator("studies", "pod_studies")
-    @classmethod
-    def _is_a_database(cls, address: str | None) -> str | None:
-        if address is None:
-            return None
-        if not address.startswith(("postgresql://", "sqlite:///", "journal:")):
-            raise ValueError("must be postgresql://USER@HOST/DATABASE, sqlite:///FILE or journal:FILE")
-        if urlsplit(address).password:
-            raise ValueError("holds a password, which would be seen in manifests; PGPASSWORD or ~/.pgpass gives it")
-        return address
 
     @property
     def study_uri(self) -> str:

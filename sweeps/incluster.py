@@ -8,7 +8,7 @@ import yaml
 from everest.errors import UsageError
 from orchestration.cluster.rights import rules
 from orchestration.job import SETTINGS_FOLDER
-from orchestration.settings import PlatformSettings
+from orchestration.settings import PlatformSettings, variable
 from sweeps.space import Space
 
 _SPACE_FILE, _PATCH_FILE = "space.yaml", "pod-patch.yaml"
@@ -22,7 +22,9 @@ def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str
         print("---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects), end="")
         return
     from orchestration.cluster.launcher import KubernetesLauncher
+    from orchestration.s3_checks import require_bucket
 
+    require_bucket(settings)
     KubernetesLauncher(settings).run_controller(objects)
     print(
         f"{space.name} is searched in {settings.namespace}; everest-sweep status {space.name} shows how it goes, "
@@ -33,14 +35,13 @@ def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str
 
 def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> list[dict[str, Any]]:
     """What the controller needs, and last its Job. Raises UsageError."""
-    settings = settings.for_pods()
-    if not (settings.studies or "").startswith("postgresql://"):
-        raise UsageError(
-            f"EVEREST_STUDIES (--studies) = {settings.studies!r}: in a cluster it must be postgresql://USER@HOST/DATABASE"
-        )
+    here, settings = settings, settings.for_pods()
+    if not settings.studies:
+        raise UsageError(f"{variable('studies')} is not set: in a cluster it must be postgresql://USER@HOST/DATABASE")
     if not settings.mlflow_uri:
-        raise UsageError("EVEREST_MLFLOW_URI (--mlflow-uri) is not set: the controller reads its trials' numbers there")
+        raise UsageError(f"{variable('mlflow_uri')} is not set: the controller reads its trials' numbers there")
     from orchestration.cluster.manifest import CONTAINER, controller_pod
+    from orchestration.cluster.reach import require_reachable
 
     name = f"sweep-{space.name}"
     labels = {
@@ -66,6 +67,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
         name,
         labels,
     )
+    require_reachable(here, template["spec"], "s3_endpoint", "mlflow_uri", "studies")
     return [
         *([] if settings.sweep_account else _account(metadata)),
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": files},

@@ -51,7 +51,11 @@ class KubernetesLauncher:
 
     @answered
     def submit(self, spec: JobSpec) -> None:
-        self._submissions.submit(*manifest(spec, self.settings), self.settings.grace_s)
+        from orchestration.s3_checks import require_bucket
+
+        objects = manifest(spec, self.settings)
+        require_bucket(self.settings)
+        self._submissions.submit(*objects, self.settings.grace_s)
 
     @answered
     def mend(self, spec: JobSpec) -> None:

@@ -24,6 +24,7 @@ from kubernetes import client as k8s
 
 from everest.errors import UsageError
 from orchestration.cluster.patch import merge
+from orchestration.cluster.reach import require_reachable
 from orchestration.job import SETTINGS_FOLDER, WORKDIR, JobSpec
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
@@ -47,10 +48,13 @@ _USER = 1000
 
 
 def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1PyTorchJob, k8s.V1ConfigMap]:
-    """Raises UsageError where the cluster could not take it: a pod patch, a volume or a name that is none."""
+    """Raises UsageError where the cluster could not take it (a pod patch, a volume or a name that is none), or pods
+    could do nothing with it: no bucket, an address that they cannot reach."""
     if not spec.name[0].isalpha():
         raise UsageError(f"name = {spec.name!r}: must begin with a letter, since the pods get a service of that name")
-    settings = settings.for_pods()
+    here, settings = settings, settings.for_pods()
+    template = _template(spec, settings)
+    require_reachable(here, to_tree(template.spec), "s3_endpoint", "mlflow_uri")
     job = KubeflowOrgV1PyTorchJob(
         api_version="kubeflow.org/v1",
         kind="PyTorchJob",
@@ -74,7 +78,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
             ),
             pytorch_replica_specs={
                 "Worker": KubeflowOrgV1ReplicaSpec(
-                    replicas=settings.nodes, restart_policy="ExitCode", template=_template(spec, settings)
+                    replicas=settings.nodes, restart_policy="ExitCode", template=template
                 )
             },
         ),

@@ -90,6 +90,8 @@ def test_no_cluster_no_namespace_and_no_job_are_lines(platform: Platform, tmp_pa
         ({}, ["list", "--context", "nobody"], 2, "no cluster: "),
         ({}, ["submit", "demo-pretrain", "--namespace", "nowhere"], 1, 'refuses (404): namespaces "nowhere" not found'),
         ({}, ["status", "nobody"], 2, "no job 'nobody' in everest-"),
+        ({"EVEREST_S3_BUCKET": "no-such-bucket"}, ["submit", "demo-pretrain"], 2, "has no such bucket"),
+        ({"EVEREST_MLFLOW_URI": "http://localhost:5"}, ["submit", "demo-pretrain", "--dry-run"], 2, "the pod itself"),
         ({}, ["submit", "no-recipe"], 2, "no recipe 'no-recipe'"),
         ({}, ["list", "extra"], 2, "unknown argument 'extra'"),
         ({}, ["list", "--gpus", "many"], 2, "EVEREST_GPUS (--gpus) = 'many': "),

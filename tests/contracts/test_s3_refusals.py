@@ -13,7 +13,7 @@ from everest.errors import EverestError, UsageError
 from everest.training.checkpoint import Checkpoints
 from orchestration.outbox import Away, Outbox
 from orchestration.s3 import S3Store, s3_client
-from orchestration.s3_checks import require_all
+from orchestration.s3_checks import require_all, require_bucket
 from orchestration.s3_errors import RIGHTS
 from orchestration.settings import PlatformSettings
 from tests.s3_proxy import DENIED, EXPIRED, Refusal, S3Proxy
@@ -266,3 +266,29 @@ def test_no_message_has_the_key(proxy: S3Proxy, store: S3Store, caplog: pytest.L
     with pytest.raises(UsageError) as error:
         store.list()
     assert KEYS["AWS_SECRET_ACCESS_KEY"] not in str(error.value) + caplog.text
+
+
+def test_a_bucket_that_is_not_there_is_refused_before_a_pod_starts(settings: PlatformSettings) -> None:
+    require_bucket(settings)
+    missing = settings.model_copy(update={"s3_bucket": "no-such-bucket"})
+    with pytest.raises(
+        UsageError, match=r"EVEREST_S3_BUCKET \(--s3-bucket\) = 'no-such-bucket': S3 at http.* has no such"
+    ):
+        require_bucket(missing)
+    require_bucket(missing.model_copy(update={"s3_endpoint": None, "pod_s3_endpoint": settings.s3_endpoint}))
+
+
+def test_whether_the_bucket_is_there_is_left_to_pods_where_this_machine_cannot_tell(
+    settings: PlatformSettings, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for refusal in (DENIED, EXPIRED, UNKNOWN_KEY, MOVED, Refusal(503, "SlowDown")):
+        proxy.refused["*"] = refusal
+        require_bucket(settings)
+    require_bucket(settings.model_copy(update={"s3_endpoint": "http://127.0.0.1:9"}))
+    proxy.refused.clear()
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    require_bucket(settings.model_copy(update={"s3_bucket": "no-such-bucket"}))

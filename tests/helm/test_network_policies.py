@@ -33,7 +33,7 @@ def pods(objects: list[dict[str, Any]]) -> dict[str, Labels]:
         for each in objects
         if (pod := pod_of(each))
     }
-    settings = PlatformSettings(studies="postgresql://everest@x/studies", mlflow_uri="http://x")
+    settings = PlatformSettings(studies="postgresql://everest@x/studies", mlflow_uri="http://x", s3_bucket="videos")
     controller = manifests(Space.load("smoke"), settings, [])[-1]["spec"]["template"]
     return {**platform, "job": JOB, "sweep": controller["metadata"]["labels"], "stranger": {"app": "shop"}}
 

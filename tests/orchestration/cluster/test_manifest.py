@@ -78,6 +78,39 @@ def test_pods_are_told_the_addresses_that_pods_reach() -> None:
     assert text == made("plain", mlflow_uri=there["pod_mlflow_uri"], s3_endpoint=there["pod_s3_endpoint"])
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"s3_bucket": None}, r"EVEREST_S3_BUCKET \(--s3-bucket\) is not set"),
+        (
+            {"s3_endpoint": "http://localhost:7070"},
+            r"EVEREST_S3_ENDPOINT .* = .*the pod itself; EVEREST_POD_S3_ENDPOINT ",
+        ),
+        ({"s3_endpoint": "http://[::1]:7070"}, "the pod itself"),
+        ({"s3_endpoint": "http://0.0.0.0:7070"}, "the pod itself"),
+        (
+            {"s3_endpoint": "http://s3", "pod_s3_endpoint": "http://127.0.0.2"},
+            "EVEREST_POD_S3_ENDPOINT .*the pod itself",
+        ),
+        ({"mlflow_uri": "https://mlflow.localhost"}, "EVEREST_MLFLOW_URI .*the pod itself; EVEREST_POD_MLFLOW_URI"),
+        ({"mlflow_uri": "http://[::ffff:127.0.0.1]:5000"}, "the pod itself"),
+        ({"mlflow_uri": "sqlite:///mlflow.db"}, "EVEREST_MLFLOW_URI .*must begin with http:// or https://"),
+        ({"mlflow_uri": "postgresql://me@db/mlflow"}, "EVEREST_MLFLOW_URI .*must begin with http:// or https://"),
+    ],
+)
+def test_what_pods_could_do_nothing_with_is_refused_before_there_are_any(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        made("plain", **given)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("spec", [{"hostNetwork": True}, {"containers": [{"name": "proxy", "image": "proxy:1"}]}])
+def test_a_pod_with_others_beside_it_may_be_told_of_itself(tmp_path: Path, spec: dict[str, Any]) -> None:
+    patch = tmp_path / "patch.yaml"
+    patch.write_text(yaml.safe_dump({"spec": spec}))
+    assert "http://127.0.0.1:7070" in made("plain", s3_endpoint="http://127.0.0.1:7070", pod_patch=patch)
+
+
 def patched(tmp_path: Path, text: str) -> dict[str, Any]:
     (tmp_path / "patch.yaml").write_text(text)
     job, _ = yaml.safe_load_all(made("plain", pod_patch=tmp_path / "patch.yaml"))
@@ -182,7 +215,7 @@ def test_settings_that_make_no_manifest_are_one_line(name: str, value: str, said
 def test_a_name_that_no_service_may_have_is_refused() -> None:
     spec = JobSpec(SPEC.experiment.override({"name": "3-frames"}))
     with pytest.raises(UsageError, match="name = '3-frames': must begin with a letter"):
-        manifest(spec, PlatformSettings(s3_bucket="b"))
+        manifest(spec, PlatformSettings(s3_bucket="videos"))
 
 
 if __name__ == "__main__":
