@@ -20,6 +20,7 @@ AGAIN = 75  # exit code: something around the processes broke, starting again ma
 STUDY, TRIAL, EXPERIMENT = "everest.study", "everest.trial", "everest.experiment"
 
 State = Literal["pending", "running", "restarting", "suspended", "cancelling", "succeeded", "failed"]
+SILENT_S = 120.0  # that who watches a job lets a cluster not answer
 ENDED: frozenset[State] = frozenset({"succeeded", "failed"})
 
 
@@ -70,6 +71,10 @@ class Unreachable(EverestError):
     """Nobody answers; that may pass."""
 
 
+class LogsMissing(EverestError):
+    """What some of a job's processes said is not there, or not any more."""
+
+
 class Following(Protocol):
     """The jobs of one group, kept current without asking for each. Used from one thread."""
 
@@ -98,7 +103,8 @@ class Launcher(Protocol):
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         """Lines as ``[rank 3] text``, of one process or of all.
 
-        With ``follow`` until the job ends, with ``last`` only so many of each pod.
+        With ``follow`` until the job ends, with ``last`` only so many of each pod. Raises UnknownJobError, UsageError
+        for a rank that the job does not have and, after the lines there are, LogsMissing.
         """
 
     def cancel(self, name: str) -> None:
@@ -116,3 +122,10 @@ class Launcher(Protocol):
     @property
     def gpus(self) -> int:
         """That one job takes (of this machine: its processes)."""
+
+
+def require_rank(name: str, rank: int | None, processes: int) -> None:
+    """Raises UsageError where a job of so many processes does not have it."""
+    if rank is not None and not 0 <= rank < processes:
+        ranks = f"the ranks 0 to {processes - 1}" if processes > 1 else "the rank 0 alone"
+        raise UsageError(f"--rank {rank}: {name} has {ranks}")

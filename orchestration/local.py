@@ -16,7 +16,18 @@ import psutil
 
 from everest.errors import UsageError
 from everest.files import write_text
-from orchestration.job import AGAIN, ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.job import (
+    AGAIN,
+    ENDED,
+    Following,
+    JobSpec,
+    JobStatus,
+    LogsMissing,
+    NameInUseError,
+    State,
+    UnknownJobError,
+    require_rank,
+)
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
@@ -52,7 +63,7 @@ class LocalLauncher:
                 env={**os.environ, "EVEREST_WORK": str(self.work), TAGS: json.dumps(dict(spec.tags))},
             )
         started = psutil.Process(process.pid).create_time()
-        job = {"pid": process.pid, "started": started, "group": spec.group}
+        job = {"pid": process.pid, "started": started, "group": spec.group, "processes": self.gpus}
         write_text(self._file(spec.name, _JOB), json.dumps(job))
 
     def mend(self, spec: JobSpec) -> None:
@@ -65,7 +76,7 @@ class LocalLauncher:
         state: State = "running" if running else "succeeded" if code == 0 else "failed"
         created = datetime.fromtimestamp(job["started"], UTC)
         ended = datetime.fromtimestamp(noted.stat().st_mtime, UTC) if code is not None else None
-        reason = next(self.logs(name, last=1), "it was killed") if state == "failed" else ""
+        reason = self._last_line(name) or "it was killed" if state == "failed" else ""
         return JobStatus(
             name=name,
             state=state,
@@ -79,18 +90,28 @@ class LocalLauncher:
         )
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
-        process = self._process(name)
-        with self._file(name, _LOG).open(errors="replace") as log:
+        require_rank(name, rank, self._job(name).get("processes", self.gpus))
+        process, half = self._process(name), ""
+        try:
+            log = self._file(name, _LOG).open(errors="replace")
+        except FileNotFoundError as error:
+            raise LogsMissing(f"{error.filename} is gone, and what {name} said with it") from None
+        with log:
             lines = iter(deque(log, last) if last is not None else log)
             while True:
                 running = follow and process is not None and _lives(process)
-                for line in lines:
-                    if rank is None or line.startswith(f"[rank {rank}]"):
+                for part in lines:
+                    line, half = half + part, ""
+                    if running and not line.endswith("\n"):
+                        half = line
+                    elif rank is None or line.startswith(f"[rank {rank}]"):
                         yield line.rstrip("\n")
                 if not running:
-                    return
+                    break
                 time.sleep(0.2)
                 lines = iter(log)
+        if half and (rank is None or half.startswith(f"[rank {rank}]")):
+            yield half
 
     def cancel(self, name: str) -> None:
         self._job(name)
@@ -130,7 +151,7 @@ class LocalLauncher:
         note, recipe = self._file(spec.name, _EXIT_CODE), self._file(spec.name, _RECIPE)
         return [
             sys.executable, "-m", "orchestration.pod.torchrun", str(note), str(self.settings.grace_s),
-            str(self.settings.processes or 1), spec.experiment.stage, "--recipe", str(recipe),
+            str(self.gpus), spec.experiment.stage, "--recipe", str(recipe),
         ]  # fmt: skip
 
     def _job(self, name: str) -> dict[str, Any]:
@@ -138,6 +159,12 @@ class LocalLauncher:
             return dict(json.loads(self._file(name, _JOB).read_text()))
         except FileNotFoundError:
             raise UnknownJobError(f"no job {name!r} in {self.work}; everest-jobs list shows those there are") from None
+
+    def _last_line(self, name: str) -> str:
+        try:
+            return next(self.logs(name, last=1), "")
+        except LogsMissing as missing:
+            return str(missing)
 
     def _process(self, name: str) -> psutil.Process | None:
         """The job's, unless it ended; another one with its number is told by when it was started."""

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 
 from everest.errors import EverestError, UsageError
 from everest.progress import console
-from orchestration.job import ENDED, JobStatus, Launcher, UnknownJobError
+from orchestration.job import ENDED, SILENT_S, JobStatus, Launcher, UnknownJobError
 
 _EVERY_S = 2.0
 _LINE_EVERY_S = 15.0
 _HOPELESS_S = 20.0  # an image may be missing for a moment
-_SILENT_S = 120.0
 _LAST_LINES = 20
 
 
@@ -44,7 +43,7 @@ def wait(launcher: Launcher, name: str) -> JobStatus:
                 raise
             except EverestError as error:
                 silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > _SILENT_S:
+                if time.monotonic() - silent_since > SILENT_S:
                     raise
                 live.update(f"{name}: {error}")
                 time.sleep(_EVERY_S)
@@ -64,7 +63,7 @@ def wait(launcher: Launcher, name: str) -> JobStatus:
                 raise JobFailed(f"{name} cannot start: {status.reason}; it is removed")
             time.sleep(_EVERY_S)
     if status.state == "failed":
-        for line in telling(list(launcher.logs(name, last=10 * _LAST_LINES))):
+        for line in telling(last_lines(launcher, name)):
             print(line, file=sys.stderr)
         if status.exit_code == UsageError.exit_code and not status.replaced:
             launcher.cancel(name)
@@ -80,6 +79,17 @@ def last_line(launcher: Launcher, name: str) -> str:
     except EverestError:
         return ""
     return said[-1].removeprefix("[rank 0]").strip() if said else ""
+
+
+def last_lines(launcher: Launcher, name: str) -> Sequence[str]:
+    """Of all processes, and what of it is missing."""
+    lines = []
+    try:
+        for line in launcher.logs(name, last=10 * _LAST_LINES):
+            lines.append(line)
+    except EverestError as error:
+        lines.append(f"({error})")
+    return lines
 
 
 def telling(lines: Sequence[str]) -> Sequence[str]:

@@ -20,7 +20,7 @@ from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
 from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
 from orchestration.cluster.submission import PYTORCHJOBS, Submissions
-from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError
+from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError, require_rank
 from orchestration.settings import PlatformSettings
 
 _JOB_LABEL = "training.kubeflow.org/job-name"
@@ -121,9 +121,12 @@ class KubernetesLauncher:
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         spec = self._job(name)["spec"]
+        elastic = "nprocPerNode" not in spec
+        processes = int(spec["elasticPolicy"]["nProcPerNode"] if elastic else spec["nprocPerNode"])  # of a pod
         pods = [f"{name}-worker-{index}" for index in range(spec["pytorchReplicaSpecs"]["Worker"]["replicas"])]
-        if rank is not None and "nprocPerNode" in spec:  # an elastic job's ranks may be in any pod
-            pods = pods[rank // int(spec["nprocPerNode"]) :][:1]
+        require_rank(name, rank, processes * len(pods))
+        if rank is not None and not elastic:  # an elastic job's ranks may be in any pod
+            pods = [pods[rank // processes]]
         logs = PodLogs(self._core, self.namespace, CONTAINER, lambda: not follow or self._ended(name))
         for line in logs.lines(pods, follow, last):
             if rank is None or line.startswith(f"[rank {rank}]"):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from everest.config import Experiment
+from everest.errors import UsageError
 from orchestration.job import JobSpec, Launcher, NameInUseError, UnknownJobError
 from orchestration.local import LocalLauncher
 from orchestration.settings import PlatformSettings
@@ -91,7 +92,9 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
     lines = list(jobs.logs(name))
     assert any(re.search(r"contract continues at step \d\d+", line) for line in lines)
     assert any("contract 400/400" in line for line in jobs.logs(name, rank=0))
-    assert not list(jobs.logs(name, rank=7))
+    for rank in (2, -1):
+        with pytest.raises(UsageError, match=f"--rank {rank}: contract has the ranks 0 to 1"):
+            list(jobs.logs(name, rank))
     done = next(job for job in jobs.list() if job.name == name)
     assert (done.state, done.reason) == ("succeeded", "")
 
