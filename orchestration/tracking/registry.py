@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 import everest
 from everest.config import Experiment
@@ -78,7 +79,7 @@ def register(
             wanted = alias or (settings.model_alias if finished else None)
             return _register(found, folder, name, f"{store.address}{checkpoint}", metrics, wanted, promote_if)
     except MlflowException as error:
-        raise EverestError(f"MLflow at {settings.tracking_uri}: {one_line(error)}") from None
+        raise _refused(settings, error) from None
     finally:
         store.close()
 
@@ -93,6 +94,7 @@ def register_folder(folder: Path, name: str, run: Run, address: str, metrics: Ma
     for known in client.search_model_versions(f"name='{name}' and run_id='{info.run_id}'"):
         if known.tags.get(_SHA256) == digest:
             return int(known.version)
+    _make_registered_model(client, name)
     model = client.create_logged_model(info.experiment_id, name="model", source_run_id=info.run_id)
     logged = Model.log(
         artifact_path=None,
@@ -106,16 +108,27 @@ def register_folder(folder: Path, name: str, run: Run, address: str, metrics: Ma
     )
     datasets = _datasets(run)
     tags = {_SHA256: digest, RUN: run.data.tags[RUN], ADDRESS: address, **datasets, **_metric_tags(metrics)}
-    made = mlflow.register_model(logged.model_uri, name, tags=tags)
-    link = run_link(str(info.run_name), info.experiment_id, info.run_id)
-    client.update_model_version(name, made.version, version_note(link, address, metrics, datasets))
+    note = version_note(run_link(str(info.run_name), info.experiment_id, info.run_id), address, metrics, datasets)
+    made = client.create_model_version(
+        name, logged.model_uri, info.run_id, tags, description=note, model_id=model.model_id
+    )
     return int(made.version)
 
 
+def _make_registered_model(client: mlflow.MlflowClient, name: str) -> None:
+    """Where there is none of that name, before anything is uploaded. A prompt's name is refused by the server."""
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        client.create_registered_model(name)
+
+
 def _requirements(config: Experiment) -> list[str]:
-    """What ``everest.predict`` imports, as installed here; ``everest`` itself is on no index and goes along as code."""
+    """What ``everest.predict`` imports, as installed here; no index has ``everest``, nor builds like +cpu."""
     packages = [*_IMPORTED, "decord"] if config.data.reader == "decord" else _IMPORTED
-    return [f"{package}=={version(package).partition('+')[0]}" for package in packages]  # +cpu is on no index either
+    return [f"{package}=={metadata.version(package).partition('+')[0]}" for package in packages]
 
 
 def _fetch(store: S3Store, folder: Path, best: bool) -> str:
@@ -204,6 +217,10 @@ def _metric_tags(metrics: Mapping[str, float]) -> dict[str, str]:
     return {_METRIC + key: f"{value:.6g}" for key, value in metrics.items()}
 
 
+def _refused(settings: PlatformSettings, error: MlflowException) -> EverestError:
+    return EverestError(f"MLflow at {settings.tracking_uri}: {one_line(error)}")
+
+
 def _metric(wanted: str, tags: Mapping[str, str]) -> str:
     """``top1`` is ``test/top1`` where the run was tested, else ``val/top1``."""
     for metric in (wanted, f"test/{wanted}", f"val/{wanted}"):
@@ -232,9 +249,12 @@ class RegisteringTracker(MLflowTracker):
         if TRIAL in self.tags:
             return None
         self.flush()
-        found = self.client.get_run(self.run_id)
-        version = register_folder(folder, name, found, str(folder), _measured(found.data.metrics))
-        self.client.set_registered_model_alias(name, self.settings.model_alias, version)
+        try:
+            found = self.client.get_run(self.run_id)
+            version = register_folder(folder, name, found, str(folder), _measured(found.data.metrics))
+            self.client.set_registered_model_alias(name, self.settings.model_alias, version)
+        except MlflowException as error:
+            raise _refused(self.settings, error) from None
         return f"models:/{name}@{self.settings.model_alias}"
 
 

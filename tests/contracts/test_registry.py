@@ -197,6 +197,18 @@ def test_an_alias_that_mlflow_refuses_is_refused_before_anything(settings: Platf
         register(settings, "nobody", alias=alias)
 
 
+def test_the_name_of_a_prompt_is_refused_before_anything_is_uploaded(trained: PlatformSettings) -> None:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    client.register_prompt("prompt", "a template")
+    before = set(Path(trained.work).rglob("MLmodel"))
+    with pytest.raises(EverestError, match=r"MLflow at .*'prompt', but the name is already taken by a prompt"):
+        register(trained, "first", name="prompt")
+    assert not client.search_model_versions("name='prompt'")
+    assert set(Path(trained.work).rglob("MLmodel")) == before
+
+
 @pytest.mark.parametrize(("flag", "value"), [("--model", "a/b"), ("--alias", "latest"), ("--model-alias", "v1")])
 def test_a_refused_name_is_one_line_and_exit_2(flag: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -160,6 +160,13 @@ def test_the_package_alone_goes_along_and_what_it_needs_is_on_an_index(tracked: 
     assert all(re.fullmatch(r"[a-z]+==[\d.]+(rc\d+)?", line) for line in requirements)
 
 
+def test_decord_is_needed_by_a_model_that_reads_with_it_alone(synthetic: Path) -> None:
+    from orchestration.tracking.registry import _requirements
+
+    needed = [_requirements(tiny("finetune", synthetic, **{"data.reader": reader})) for reader in ("decord", "av")]
+    assert [any(line.startswith("decord==") for line in lines) for lines in needed] == [True, False]
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tracked: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Runs Python in an environment that has all that is installed here, but nothing of this project."""
