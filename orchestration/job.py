@@ -91,8 +91,11 @@ class Launcher(Protocol):
     def dry_run(self, spec: JobSpec) -> str:
         """What ``submit`` would start, for a person to read. Changes nothing."""
 
+    def check(self, spec: JobSpec) -> None:
+        """Raises UsageError for what can be known before the job starts. Changes nothing."""
+
     def submit(self, spec: JobSpec) -> None:
-        """Starts the job, or continues the run of that name. Raises NameInUseError while it is going on."""
+        """Checks and starts the job, or continues the run of that name. Raises NameInUseError while it is going on."""
 
     def mend(self, spec: JobSpec) -> None:
         """Makes again what the job, submitted earlier, needs and has lost. Raises UnknownJobError."""

@@ -43,6 +43,9 @@ class LocalLauncher:
     def dry_run(self, spec: JobSpec) -> str:
         return f"{' '.join(self._command(spec))}\n\n# {self._file(spec.name, _RECIPE)}\n{spec.experiment.to_yaml()}"
 
+    def check(self, spec: JobSpec) -> None:
+        """Nothing: what is wrong with a run of this machine it says itself, at once."""
+
     def submit(self, spec: JobSpec) -> None:
         with suppress(UnknownJobError):
             state = self.status(spec.name).state

@@ -14,9 +14,11 @@ from typing import NoReturn
 from optuna.trial import TrialState
 
 from everest.arguments import overrides
+from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.progress import console
 from orchestration.flags import Commands
+from orchestration.job import JobSpec
 from orchestration.launchers import open_launcher
 from orchestration.settings import PlatformSettings
 from sweeps.best import choose, write_recipes
@@ -93,18 +95,19 @@ def _launch(options: argparse.Namespace, settings: PlatformSettings, rest: list[
         launch_in_cluster(space, settings, _budget_flags(options), options.dry_run)
         return
     if options.dry_run:
-        _show_one(space)
+        for experiment in _one_of(space):
+            print(f"---\n{experiment.to_yaml()}", end="")
         return
     with database(settings), only_controller(settings, space.name):
         _control(Study.begin(space.name, space, open_storage(settings)), options, settings)
 
 
-def _show_one(space: Space) -> None:
+def _one_of(space: Space) -> list[Experiment]:
+    """A trial's experiments, such as the sweep may draw."""
     from optuna.storages import InMemoryStorage
 
     trial = Study.begin(space.name, space, InMemoryStorage()).draw()
-    for experiment in space.experiments(trial.params):
-        print(f"---\n{experiment.to_yaml()}", end="")
+    return space.experiments(trial.params)
 
 
 def _resume(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
@@ -122,6 +125,8 @@ def _control(study: Study, options: argparse.Namespace, settings: PlatformSettin
     if budget.trials is None and budget.hours is None and budget.gpu_hours is None and study.space.sampler != "grid":
         raise UsageError("how much? --trials, --hours or --gpu-hours")
     launcher = open_launcher(options.launcher, settings)
+    for experiment in _one_of(study.space):
+        launcher.check(JobSpec(experiment))
     review = Review(study, settings)
     controller = Controller(study, launcher, Runs(settings), budget, review, options.same_fault)
     status, files = "FAILED", []

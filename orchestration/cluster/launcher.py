@@ -49,13 +49,16 @@ class KubernetesLauncher:
     def dry_run(self, spec: JobSpec) -> str:
         return to_yaml(*manifest(spec, self.settings))
 
-    @answered
-    def submit(self, spec: JobSpec) -> None:
+    def check(self, spec: JobSpec) -> None:
         from orchestration.s3_checks import require_bucket
 
-        objects = manifest(spec, self.settings)
+        manifest(spec, self.settings)
         require_bucket(self.settings)
-        self._submissions.submit(*objects, self.settings.grace_s)
+
+    @answered
+    def submit(self, spec: JobSpec) -> None:
+        self.check(spec)
+        self._submissions.submit(*manifest(spec, self.settings), self.settings.grace_s)
 
     @answered
     def mend(self, spec: JobSpec) -> None:

@@ -272,6 +272,20 @@ def test_ctrl_c_leaves_jobs_or_cancels_them_and_resume_goes_on(videos: Path, tmp
     assert "small-0 continues at step" in (tmp_path / "small-0/log.txt").read_text()
 
 
+def test_a_sweep_whose_jobs_would_all_be_refused_draws_no_trial(tmp_path: Path) -> None:
+    sweeps = Sweeps(tmp_path)
+    user = {"name": "me", "user": {"token": "x"}}
+    cluster = {"name": "none", "cluster": {"server": "https://127.0.0.1:9"}}
+    context = {"name": "none", "context": {"cluster": "none", "user": "me"}}
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "none", "users": [user], "clusters": [cluster]}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**config, "contexts": [context]}))
+    sweeps.environment["KUBECONFIG"] = str(tmp_path / "kubeconfig")
+    done = sweeps.run("launch", "smoke", "--trials", 3, "--launcher", "kubernetes")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "EVEREST_S3_BUCKET (--s3-bucket) is not set" in done.stderr
+    assert not study(tmp_path, "smoke").trials()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -36,6 +36,7 @@ class Script:
     def cancel(self, name: str) -> None:
         self.cancelled = True
 
+    def check(self, spec: JobSpec) -> None: ...
     def submit(self, spec: JobSpec) -> None: ...
     def dry_run(self, spec: JobSpec) -> str:
         return ""

@@ -67,6 +67,8 @@ class Cluster:
     def dry_run(self, spec: JobSpec) -> str:
         return spec.name
 
+    def check(self, spec: JobSpec) -> None: ...
+
     def submit(self, spec: JobSpec) -> None:
         self._call()
         with self.lock:
