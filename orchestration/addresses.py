@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import IPv6Address, ip_address
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from pydantic import AfterValidator
 
@@ -44,6 +44,7 @@ def address(*schemes: str) -> AfterValidator:
 
 def shown(text: str) -> str:
     """What of an address, or of what was meant as one, can be no secret."""
+    text = unquote(text)
     scheme, there, _ = text.partition("://")
     before = f"{scheme}://" if there else ""
     if re.search(r"[?#].*@", text, re.DOTALL):

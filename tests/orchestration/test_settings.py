@@ -56,6 +56,7 @@ WITH_A_SECRET = [
     ("s3_endpoint", "http://me:a?hunter2@s3"),
     ("s3_endpoint", "http://me:hunter2"),
     ("s3_endpoint", "me:hunter2@s3:9000"),
+    ("s3_endpoint", "http://me%3Ahunter2%40s3:9000"),
     ("pod_s3_endpoint", "http://s3?secret=hunter2@x"),
     ("s3_bucket", "s3://me:hunter2@videos"),
     ("studies", "postgresql://me:12/hunter2@db/x"),
