@@ -38,7 +38,7 @@ from sweeps.budget import Budget, Spent
 from sweeps.interrupts import Interrupts
 from sweeps.removals import Removals
 from sweeps.space import content_hash, plain
-from sweeps.study import GPU_S, JOBS, LINES, PRETRAINED, REASON, Study
+from sweeps.study import GPU_S, JOBS, LINES, PRETRAINED, REASON, RUN_S, Study
 from sweeps.trial import Job, Numbers, OpenTrial
 
 log = logging.getLogger(__name__)
@@ -228,13 +228,14 @@ class Controller:
                 continue
             job.state = states.get(job.name, "pending")
             job.began = job.began or job.state == "running"
+            job.halted_since = None if job.state == "running" else job.halted_since or time.monotonic()
             missing = job.name not in states and time.monotonic() - job.asked >= self.every_s  # else it is just new
             try:
                 if missing or job.state in {"succeeded", "failed"}:
                     self._settle(job)
-                elif not job.began:
+                elif job.state != "running":
                     self._diagnose(job)
-                elif self.budget.trial_hours and job.state == "running":
+                elif self.budget.trial_hours:
                     self._end_overdue(job, self.budget.trial_hours)
             except Unreachable as error:
                 log.warning("%s: %s; asking again", job.name, error)
@@ -277,7 +278,7 @@ class Controller:
         self._submit(job)
 
     def _diagnose(self, job: Job) -> None:
-        """Of a job that does not start, now and then, whether it ever can."""
+        """Of a job that does not start, or start again, now and then, whether it ever can."""
         if time.monotonic() - job.asked < _DIAGNOSE_EVERY_S:
             return
         job.asked = time.monotonic()
@@ -286,10 +287,12 @@ class Controller:
         except UnknownJobError:
             return
         waited = (datetime.now(UTC) - status.created).total_seconds()
+        if job.began:
+            waited = time.monotonic() - (job.halted_since or time.monotonic())
         if waited > self.budget.start_hours * 3600:
             why = f": {status.reason}" if status.reason else ""
             self._fail(job, f"did not start in --start-hours {self.budget.start_hours:g}{why}", [])
-        elif not status.hopeless:
+        elif job.began or not status.hopeless:
             job.hopeless_since = None
         elif job.hopeless_since is None:
             job.hopeless_since = time.monotonic()
@@ -304,7 +307,7 @@ class Controller:
         status = self._status(job)
         if status is None or status.started is None:
             return
-        charged_s = job.trials[0].trial.user_attrs.get(GPU_S, 0.0) / self.launcher.gpus
+        charged_s = job.trials[0].trial.user_attrs.get(RUN_S, 0.0)
         if charged_s + (datetime.now(UTC) - status.started).total_seconds() > hours * 3600:
             self._charge(job, status)
             self._fail(job, f"ran longer than --trial-hours {hours:g}", self._last_lines(job))
@@ -400,10 +403,12 @@ class Controller:
     def _charge(self, job: Job, status: JobStatus | None) -> None:
         """The job's time to the trial it was started for."""
         if status and status.started and job.submitted:
-            seconds = ((status.ended or datetime.now(UTC)) - status.started).total_seconds() * self.launcher.gpus
+            seconds = ((status.ended or datetime.now(UTC)) - status.started).total_seconds()
+            gpu_s = seconds * self.launcher.gpus
             trial = job.trials[0].trial
-            trial.set_user_attr(GPU_S, trial.user_attrs.get(GPU_S, 0.0) + seconds)
-            self.spent.gpu_s += seconds
+            trial.set_user_attr(RUN_S, trial.user_attrs.get(RUN_S, 0.0) + seconds)
+            trial.set_user_attr(GPU_S, trial.user_attrs.get(GPU_S, 0.0) + gpu_s)
+            self.spent.gpu_s += gpu_s
 
     def _forget(self, job: Job) -> None:
         del self.jobs[job.name]

@@ -19,7 +19,7 @@ from sweeps.space import Space
 from sweeps.storage import quiet
 
 #: Attributes of trials, for people and for a controller that takes over.
-REASON, LINES, JOBS, PRETRAINED, GPU_S = "reason", "last_lines", "jobs", "pretrained", "gpu_s"
+REASON, LINES, JOBS, PRETRAINED, GPU_S, RUN_S = "reason", "last_lines", "jobs", "pretrained", "gpu_s", "run_s"
 INFEASIBLE = "infeasible"
 STATE_NAMES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 

@@ -46,6 +46,7 @@ class Job:
     fruitless: int = 0
     asked: float = field(default_factory=time.monotonic)
     hopeless_since: float | None = None
+    halted_since: float | None = None  # it does not run
 
     @property
     def name(self) -> str:

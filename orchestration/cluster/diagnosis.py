@@ -53,8 +53,13 @@ def not_taken_up(job: Any, pods: Iterable[Any], now: datetime) -> Diagnosis | No
     waited = now - datetime.fromisoformat(job["metadata"]["creationTimestamp"])
     if waited < _TAKEN_UP or any(True for _ in pods):
         return None
-    if job.get("status", {}).get("conditions"):
-        return Diagnosis(f"no pods were made for it in {waited.seconds} s; the training operator's log says why", False)
+    conditions = job.get("status", {}).get("conditions") or []
+    if any(each["type"] != "Created" for each in conditions):  # it had pods before
+        return None
+    if conditions:
+        return Diagnosis(
+            f"no pods were made for it in {waited.total_seconds():.0f} s; the training operator's log says why", False
+        )
     return Diagnosis(
         f"nobody has taken it up in {waited.total_seconds():.0f} s: does Kubeflow's training operator run, and look "
         f"after {job['metadata']['namespace']}? (everest doctor)",

@@ -49,6 +49,7 @@ class Cluster:
     calls: int = 0
     kill_at: int | None = None  # a call
     never_start: bool = False
+    never_restart: bool = False
     jobs: dict[str, Simulated] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)  # checkpoints outlive jobs
     trained: dict[str, int] = field(default_factory=dict)  # steps computed, by run
@@ -148,6 +149,8 @@ class Cluster:
         fate = self.fate(f"{name} {self.now}")
         if job.state == "pending":
             job.state = "pending" if job.lost or self.never_start else "running"
+        elif self.never_restart:
+            job.state = "restarting"
         elif fate.random() < self.preempted:
             if fate.random() < 0.5:
                 del self.jobs[name]

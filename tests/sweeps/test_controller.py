@@ -164,3 +164,17 @@ def test_a_trial_whose_job_never_starts_fails_whatever_the_reason(monkeypatch: p
     with pytest.raises(Killed):
         run(waiting, patient, Budget(parallel=2, trials=4, start_hours=1e6))
     assert counts(waiting) == {"RUNNING": 2}
+
+
+def test_a_trial_of_jobs_without_gpus_has_its_hours_too() -> None:
+    study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
+    run(study, Cluster(seed=3, failing=0, preempted=0, gpus=0), Budget(parallel=2, trials=2, trial_hours=1e-6))
+    assert {trial.user_attrs[REASON] for trial in study.trials()} == {"ran longer than --trial-hours 1e-06"}
+
+
+def test_a_trial_whose_job_does_not_start_again_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_DIAGNOSE_EVERY_S", 0)
+    study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
+    cluster = Cluster(seed=3, failing=0, preempted=0, never_restart=True, kill_at=50_000)
+    run(study, cluster, Budget(parallel=1, trials=1, start_hours=1e-6))
+    assert [trial.user_attrs[REASON] for trial in study.trials()] == ["did not start in --start-hours 1e-06: exploded"]

@@ -194,6 +194,11 @@ def test_a_job_that_nobody_takes_up_is_said_after_a_while() -> None:
     found = not_taken_up(job, [], NOW + timedelta(seconds=50))
     assert found is not None
     assert found.reason.startswith("no pods were made for it in 60 s")
+    found = not_taken_up(job, [], NOW + timedelta(days=2))
+    assert found is not None
+    assert found.reason.startswith("no pods were made for it in 172810 s")
+    job["status"]["conditions"].append({"type": "Restarting", "status": "True"})
+    assert not_taken_up(job, [], NOW + timedelta(days=2)) is None
 
 
 def operator(ready: int | None, *words: str, image: str = "kubeflow/training-operator:v1-9") -> k8s.V1Deployment:
