@@ -145,9 +145,9 @@ def test_jobs_taken_up_get_back_what_they_have_lost() -> None:
 def test_a_trial_that_runs_too_long_fails_and_says_so() -> None:
     study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
     cluster = Cluster(seed=3, failing=0, preempted=0)
-    run(study, cluster, Budget(parallel=2, trials=4, trial_hours=1e-6))
+    run(study, cluster, Budget(parallel=2, trials=4, trial_hours=1e-9))
     reasons = {trial.user_attrs[REASON] for trial in study.trials(TrialState.FAIL)}
-    assert reasons == {"ran longer than --trial-hours 1e-06"}
+    assert reasons == {"ran longer than --trial-hours 1e-09"}
     assert not cluster.jobs
 
 
@@ -168,8 +168,8 @@ def test_a_trial_whose_job_never_starts_fails_whatever_the_reason(monkeypatch: p
 
 def test_a_trial_of_jobs_without_gpus_has_its_hours_too() -> None:
     study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
-    run(study, Cluster(seed=3, failing=0, preempted=0, gpus=0), Budget(parallel=2, trials=2, trial_hours=1e-6))
-    assert {trial.user_attrs[REASON] for trial in study.trials()} == {"ran longer than --trial-hours 1e-06"}
+    run(study, Cluster(seed=3, failing=0, preempted=0, gpus=0), Budget(parallel=2, trials=2, trial_hours=1e-9))
+    assert {trial.user_attrs[REASON] for trial in study.trials()} == {"ran longer than --trial-hours 1e-09"}
 
 
 def test_a_trial_whose_job_does_not_start_again_fails(monkeypatch: pytest.MonkeyPatch) -> None:
