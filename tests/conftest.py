@@ -1,6 +1,7 @@
 """What tests share: where real clips and golden numbers are, and small experiments."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ CASES = Path(os.environ.get("EVEREST_TEST_CASES", SHARED / "cases"))
 
 #: Folders of tests with processes of their own, the slowest last.
 SLOW = ("contracts", "integration", "browser", "cluster")
+
+
+def pytest_configure() -> None:
+    """Who ends the tests ends what they have started: SIGTERM is as Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
