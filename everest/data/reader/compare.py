@@ -36,7 +36,7 @@ def compare(path: Path, deep: bool) -> str | None:
     if not total:
         raise DecodeError("no frame can be decoded")
     if damaged := next(places):
-        return f"damaged in {damaged} places, where frames are missing or wrong"
+        return f"damaged in {damaged} place{'s'[: damaged > 1]}, where frames are missing or wrong"
     if stored not in (None, total):
         return f"{stored} frames are stored, {total} can be decoded"
     return None
