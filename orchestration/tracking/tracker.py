@@ -80,6 +80,7 @@ class MLflowTracker:
         self._kept: list[Operation] = []  # what is not in the metrics file, for a run that is made again
         self._key = uuid.uuid4().hex
         self._known: str | None = None  # to memory
+        self._anew = False  # before the first step the name is free, and the known run may be another's
         self._deleted = False  # by somebody, and not made again yet
         self.run_id = ""
 
@@ -90,7 +91,7 @@ class MLflowTracker:
         """
         said = self.memory.read(RUN_POINTER)
         self._known = json.loads(said)["run"] if said else None
-        self._parameters = parameters
+        self._parameters, self._anew = parameters, step == 0
         waits = passes if self._known else is_away
         try:
             self._begin()
@@ -194,7 +195,11 @@ class MLflowTracker:
 
     def _find(self, known: str | None, experiment: str) -> Run | None:
         run = there(self.client, known) if known else None
-        return run if run and run.info.experiment_id == experiment else None
+        if run is None or run.info.experiment_id != experiment:
+            return None
+        given = {name: printable(value) for name, value in self._parameters.items()}
+        other = any(given.get(name, value) != value for name, value in run.data.params.items())
+        return None if self._anew and other else run
 
     def _created(self, experiment: str) -> Run:
         """The new run, also where it was created before and only the answer was lost."""

@@ -148,6 +148,20 @@ def test_a_run_stopped_and_continued_is_one_run(
     assert (run.info.status, found) == ("FINISHED", losses(8))
 
 
+def test_another_experiment_under_a_name_that_never_made_a_step_is_a_run_of_its_own(
+    settings: PlatformSettings, server: MlflowServer, tmp_path: Path
+) -> None:
+    import mlflow
+
+    for rate in (0.1, 0.1, 0.2):
+        tracked = tracker(settings, tmp_path)
+        tracked.start({**CONFIG.flat(), "optim.lr": rate}, 0)
+        tracked.finish("failed")
+    client = mlflow.MlflowClient(server.address)
+    runs = client.search_runs(experiments(client, settings.mlflow_experiment))
+    assert sorted(run.data.params["optim.lr"] for run in runs) == ["0.1", "0.2"]
+
+
 def test_a_server_that_stays_away_fails_a_finished_run_loudly_and_an_interrupted_one_not(
     settings: PlatformSettings, link: Link, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
