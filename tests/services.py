@@ -48,7 +48,7 @@ def s3_settings(patch: pytest.MonkeyPatch, endpoint: str = S3, **more: object) -
     for name, value in KEYS.items():
         patch.setenv(name, os.environ.get(name, value))
     prefix = f"tests/{uuid.uuid4().hex[:12]}"
-    return PlatformSettings(s3_endpoint=endpoint, s3_bucket=BUCKET, s3_prefix=prefix, **{"patience_s": 20, **more})  # type: ignore[arg-type]
+    return PlatformSettings(s3_endpoint=endpoint, s3_bucket=BUCKET, s3_prefix=prefix, **{"patience_s": 300, **more})  # type: ignore[arg-type]
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = HANGS_S, every: float = 0.2) -> Any:

@@ -30,7 +30,7 @@ def tiny(steps: int, **changes: object) -> list[str]:
 
 def open_store(platform: Platform, run: str) -> S3Store:
     settings = PlatformSettings(
-        s3_endpoint=S3, s3_bucket=platform.environment["EVEREST_S3_BUCKET"], s3_prefix=platform.prefix, patience_s=20
+        s3_endpoint=S3, s3_bucket=platform.environment["EVEREST_S3_BUCKET"], s3_prefix=platform.prefix, patience_s=300
     )
     return S3Store(settings, run)
 

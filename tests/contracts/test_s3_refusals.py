@@ -54,7 +54,7 @@ def uploads(store: S3Store) -> Iterator[Outbox]:
 def checkpoints(store: S3Store, uploads: Outbox, tmp_path: Path) -> Checkpoints:
     made = Checkpoints(store, tmp_path, keep=2, queue=uploads)
     made.take_over(made.newest())
-    uploads.flush(20)
+    uploads.flush(300)
     return made
 
 
@@ -94,7 +94,7 @@ def test_what_is_damaged_on_its_way_is_fetched_again(
     proxy: S3Proxy, uploads: Outbox, checkpoints: Checkpoints, cut: bool
 ) -> None:
     save(checkpoints, 1)
-    uploads.flush(20)
+    uploads.flush(300)
     proxy.spoil = Spoiler(1, cut)
     found = checkpoints.newest()
     assert found is not None
@@ -105,7 +105,7 @@ def test_where_all_stays_damaged_nothing_is_begun_anew_and_nothing_removed(
     proxy: S3Proxy, store: S3Store, uploads: Outbox, checkpoints: Checkpoints
 ) -> None:
     save(checkpoints, 1)
-    uploads.flush(20)
+    uploads.flush(300)
     before = store.list()
     proxy.spoil = Spoiler(1000, only="model.safetensors")
     with pytest.raises(
@@ -128,7 +128,7 @@ def test_checkpoints_go_on_where_housekeeping_is_denied(
     for step in range(1, 6):
         save(checkpoints, step)
         checkpoints.mark_best("val/top1", step / 10)
-        uploads.flush(20)
+        uploads.flush(300)
     proxy.refused.clear()
     found = checkpoints.newest()
     assert found is not None
@@ -145,14 +145,17 @@ def test_what_is_refused_for_a_while_in_mid_run_is_waited_out(
 ) -> None:  # fmt: skip
     caplog.set_level("INFO")
     save(checkpoints, 1)
-    uploads.flush(20)
+    uploads.flush(300)
     with refusing(proxy, refusal, 0.5):
         save(checkpoints, 2)
         found = checkpoints.newest()
-    uploads.flush(60)
+    uploads.flush(300)
     assert found is not None
     assert store.list()
-    for said in (f"S3 at {proxy.address} does not answer; going on", f"waiting for S3 at {proxy.address}: 0 s of 20 ("):
+    for said in (
+        f"S3 at {proxy.address} does not answer; going on",
+        f"waiting for S3 at {proxy.address}: 0 s of 300 (",
+    ):
         assert said in caplog.text
     assert refusal.code in caplog.text
     assert "answers again, after" in caplog.text
@@ -162,7 +165,7 @@ def test_fresh_credentials_are_taken_when_they_appear(
     proxy: S3Proxy, store: S3Store, uploads: Outbox, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(checkpoints, 1)
-    uploads.flush(20)
+    uploads.flush(300)
     good = store._client._request_signer._credentials.secret_key
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "replaced")
     with refusing(proxy, EXPIRED, 0.3):
@@ -170,7 +173,7 @@ def test_fresh_credentials_are_taken_when_they_appear(
     with pytest.raises(Away, match=r"has not taken .* in 2 s; at last: SignatureDoesNotMatch: "):
         uploads.flush(2)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", good)
-    uploads.flush(60)
+    uploads.flush(300)
     found = checkpoints.newest()
     assert found is not None
     assert found.step == 2

@@ -40,7 +40,7 @@ def link(server: MlflowServer) -> Iterator[Link]:
 
 @pytest.fixture
 def settings(link: Link, tmp_path: Path) -> PlatformSettings:
-    return PlatformSettings(mlflow_uri=link.address, mlflow_experiment=tmp_path.name, patience_s=30)
+    return PlatformSettings(mlflow_uri=link.address, mlflow_experiment=tmp_path.name, patience_s=300)
 
 
 def tracker(settings: PlatformSettings, folder: Path) -> Trackers:
@@ -220,7 +220,7 @@ def gate(server: MlflowServer) -> Iterator[Gate]:
 
 @pytest.fixture
 def through(gate: Gate, tmp_path: Path) -> PlatformSettings:
-    return PlatformSettings(mlflow_uri=gate.address, mlflow_experiment=tmp_path.name, patience_s=60)
+    return PlatformSettings(mlflow_uri=gate.address, mlflow_experiment=tmp_path.name, patience_s=300)
 
 
 def test_who_answers_in_place_of_mlflow_makes_no_number_lost(
