@@ -49,7 +49,7 @@ def uploads(store: S3Store) -> Iterator[Outbox]:
 def checkpoints(store: S3Store, uploads: Outbox, tmp_path: Path) -> Checkpoints:
     made = Checkpoints(store, tmp_path, keep=2, queue=uploads)
     made.take_over(None)
-    uploads.flush(20)
+    uploads.flush(300)
     return made
 
 
@@ -61,7 +61,7 @@ def save(checkpoints: Checkpoints, step: int, megabytes: float = 1) -> None:
 def cut_off_in_the_second(checkpoints: Checkpoints, uploads: Outbox, link: Link) -> None:
     """The first checkpoint is whole; of the next, a part is there."""
     save(checkpoints, 1)
-    uploads.flush(20)
+    uploads.flush(300)
     save(checkpoints, 2, megabytes=200)
     link.cut_after(80 * MB)
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_cut_off_in_the_middle_is_made_up_for(
     link.cut_after(80 * MB)
     time.sleep(1)
     link.mend()
-    uploads.flush(60)
+    uploads.flush(300)
     assert "does not answer; going on" in caplog.text
     found = checkpoints.newest()
     assert found is not None
@@ -91,9 +91,9 @@ def test_saving_never_waits_and_the_disk_holds_two_of_those_that_do(
 ) -> None:
     for step in (1, 2):
         save(checkpoints, step)
-        uploads.flush(20)
+        uploads.flush(300)
     checkpoints.mark_best("val/top1", 0.9)
-    uploads.flush(20)
+    uploads.flush(300)
     link.cut()
     started = time.monotonic()
     for step in range(3, 13):
@@ -102,7 +102,7 @@ def test_saving_never_waits_and_the_disk_holds_two_of_those_that_do(
     assert time.monotonic() - started < 5
     assert len(list(checkpoints.scratch.glob(".checkpoint-*"))) <= 2
     link.mend()
-    uploads.flush(60)
+    uploads.flush(300)
     assert steps(store) == {2, 3, 12}  # the best, the one whose turn it was, and the newest
     assert not list(checkpoints.scratch.glob(".checkpoint-*"))
 
@@ -112,7 +112,7 @@ def test_whenever_a_process_is_killed_there_is_a_whole_checkpoint(
 ) -> None:
     """Saved faster than uploaded, with cuts: what a successor finds is never less than what was there before."""
     save(checkpoints, 1)
-    uploads.flush(20)
+    uploads.flush(300)
     reader, newest = S3Store(settings.model_copy(update={"s3_endpoint": S3}), "run"), 1
     for step in range(2, 40):
         save(checkpoints, step, megabytes=8)
@@ -126,7 +126,7 @@ def test_whenever_a_process_is_killed_there_is_a_whole_checkpoint(
         assert found.step >= newest
         newest = found.step
     link.mend()
-    uploads.flush(60)
+    uploads.flush(300)
     assert max(steps(store)) == 39
     assert len(steps(store)) == 2
     reader.close()
@@ -141,13 +141,13 @@ def test_an_outage_longer_than_the_patience_while_something_is_asked_stops_nothi
     checkpoints = Checkpoints(store, tmp_path, keep=2, queue=uploads)
     checkpoints.take_over(None)
     save(checkpoints, 1)
-    uploads.flush(20)
+    uploads.flush(300)
     link.cut()
     checkpoints.mark_best("val/top1", 0.5)
     time.sleep(4)
     save(checkpoints, 2)
     link.mend()
-    uploads.flush(60)
+    uploads.flush(300)
     assert json.loads(store.read("best.json") or "")["value"] == 0.5
     link.cut()
     save(checkpoints, 3)
@@ -194,7 +194,7 @@ def test_a_process_whose_run_was_taken_over_stops_at_its_next_save(
     Checkpoints(successor, tmp_path / "successor", keep=2).take_over(None)
     save(checkpoints, 1)
     with pytest.raises(Superseded, match="another process continues the run in s3://"):
-        uploads.flush(20)
+        uploads.flush(300)
     with pytest.raises(Superseded):
         save(checkpoints, 2)
     successor.close()

@@ -146,6 +146,7 @@ def test_what_is_refused_for_a_while_in_mid_run_is_waited_out(
     caplog.set_level("INFO")
     save(checkpoints, 1)
     uploads.flush(300)
+    assert checkpoints.newest(), "what was never let in is not waited for"
     with refusing(proxy, refusal, 0.5):
         save(checkpoints, 2)
         found = checkpoints.newest()
