@@ -61,18 +61,18 @@ class Numbers:
     def send(self) -> bool:
         """Sends some; returns whether there may be more. Sent again after a lost answer, they are no second ones."""
         reports = list(islice(self._reports, _BATCH))
-        metrics = []
+        metrics, logged = [], dict(self._logged)  # a step may be among them twice: from the file and as it was added
         for report in reports:
             if report.step is None:
                 report.step, self._system_step = self._system_step, self._system_step + 1
             for key, value in report.values.items():
-                if report.step > self._logged.get(key, -1):
+                if report.step > logged.get(key, -1):
                     metrics.append(Metric(key, value, report.time, report.step))
+                    logged[key] = report.step
         self._send(metrics)
-        for report in reports:
+        self._logged = logged
+        for _ in reports:
             self._reports.popleft()
-            for key in report.values:
-                self._logged[key] = max(self._logged.get(key, -1), report.step or 0)
         return bool(reports)
 
     def complete(self) -> None:

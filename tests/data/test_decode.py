@@ -14,6 +14,7 @@ import everest
 from everest.data.decode import DecodeError, NoSuchFrame, decode
 from everest.data.reader import frames
 from everest.data.reader.frames import indexed
+from everest.data.reader.process import reader
 from everest.data.synthetic import render, write_video
 from everest.errors import EverestError
 from tests.conftest import CASES
@@ -234,7 +235,7 @@ def test_many_reads_leave_no_threads_files_or_memory_behind(tmp_path: Path) -> N
     write_video(video, render("left", 64, 16, np.random.default_rng(0)))
     ours = psutil.Process()
     decode(video, 64, evenly)
-    (child,) = ours.children()
+    child = psutil.Process(reader().process.pid)
     for _ in range(50):
         decode(video, 64, evenly)
     before = [(p.memory_info().rss, p.num_threads(), p.num_fds()) for p in (ours, child)]
