@@ -1,7 +1,7 @@
 """Why a job does not start, or how its pods ended, in a sentence: from pods, events and what the nodes have. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -48,10 +48,10 @@ def diagnose(
     return _not_created(events)
 
 
-def not_taken_up(job: Any, pods: Iterable[Any], now: datetime) -> Diagnosis | None:
+def not_taken_up(job: Any, pods: Sequence[Any], now: datetime) -> Diagnosis | None:
     """Whether the training operator seems not to look after a pending job; ``job`` is as the API server has it."""
     waited = now - datetime.fromisoformat(job["metadata"]["creationTimestamp"])
-    if waited < _TAKEN_UP or any(True for _ in pods):
+    if waited < _TAKEN_UP or pods:
         return None
     conditions = job.get("status", {}).get("conditions") or []
     if any(each["type"] != "Created" for each in conditions):  # it had pods before

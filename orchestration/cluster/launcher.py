@@ -50,15 +50,11 @@ class KubernetesLauncher:
         return to_yaml(*manifest(spec, self.settings))
 
     def check(self, spec: JobSpec) -> None:
-        from orchestration.s3_checks import require_bucket
-
-        manifest(spec, self.settings)
-        require_bucket(self.settings)
+        self._checked(spec)
 
     @answered
     def submit(self, spec: JobSpec) -> None:
-        self.check(spec)
-        self._submissions.submit(*manifest(spec, self.settings), self.settings.grace_s)
+        self._submissions.submit(*self._checked(spec), self.settings.grace_s)
 
     @answered
     def mend(self, spec: JobSpec) -> None:
@@ -134,6 +130,14 @@ class KubernetesLauncher:
         for line in logs.lines(pods, follow, last):
             if rank is None or line.startswith(f"[rank {rank}]"):
                 yield line
+
+    def _checked(self, spec: JobSpec) -> tuple[Any, Any]:
+        """The job and its ConfigMap, where pods could do something with them."""
+        from orchestration.s3_checks import require_bucket
+
+        made = manifest(spec, self.settings)
+        require_bucket(self.settings)
+        return made
 
     def _ended(self, name: str) -> bool:
         try:

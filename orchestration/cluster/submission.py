@@ -45,9 +45,7 @@ class Submissions:
             self._training.create_job(job)
         except BaseException as error:
             if is_there_already(error):  # and may use the ConfigMap
-                raise NameInUseError(
-                    f"{name} was submitted to {self._namespace} by somebody else at this moment; choose another --name"
-                ) from None
+                raise self._taken(name) from None
             self._remove(made)
             raise
         there = self._job_of(name)
@@ -165,9 +163,12 @@ class Submissions:
         except ApiException as error:
             if error.status not in {404, 409}:
                 raise
-            raise NameInUseError(
-                f"{name} was submitted to {self._namespace} by somebody else at this moment; choose another --name"
-            ) from None
+            raise self._taken(name) from None
+
+    def _taken(self, name: str) -> NameInUseError:
+        return NameInUseError(
+            f"{name} was submitted to {self._namespace} by somebody else at this moment; choose another --name"
+        )
 
     def _config_map(self, name: str) -> Any:
         try:

@@ -32,20 +32,6 @@ def settings(link: Link, monkeypatch: pytest.MonkeyPatch) -> PlatformSettings:
 
 
 @pytest.fixture
-def store(settings: PlatformSettings) -> Iterator[S3Store]:
-    store = S3Store(settings, "run")
-    yield store
-    store.close()
-
-
-@pytest.fixture
-def uploads(store: S3Store) -> Iterator[Outbox]:
-    uploads = store.uploads()
-    yield uploads
-    uploads.close()
-
-
-@pytest.fixture
 def checkpoints(store: S3Store, uploads: Outbox, tmp_path: Path) -> Checkpoints:
     made = Checkpoints(store, tmp_path, keep=2, queue=uploads)
     made.take_over(None)
