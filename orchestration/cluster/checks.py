@@ -14,6 +14,7 @@ from kubernetes.client.exceptions import ApiException
 from everest.errors import EverestError
 from orchestration.cluster.diagnosis import NO_IMAGE
 from orchestration.cluster.errors import answered, configured
+from orchestration.cluster.manifest import PYTORCHJOBS
 from orchestration.cluster.rights import NEEDED
 from orchestration.settings import PlatformSettings
 
@@ -53,9 +54,7 @@ class Cluster:
     @answered
     def operator(self) -> str:
         """The training operator's version, as far as one may see it. Raises EverestError where there is none."""
-        k8s.CustomObjectsApi().list_namespaced_custom_object(
-            "kubeflow.org", "v1", self.namespace, "pytorchjobs", limit=1
-        )
+        k8s.CustomObjectsApi().list_namespaced_custom_object(*PYTORCHJOBS, self.namespace, "pytorchjobs", limit=1)
         try:
             deployments = k8s.AppsV1Api().list_deployment_for_all_namespaces().items
         except ApiException as error:

@@ -11,11 +11,11 @@ from kubernetes.watch import Watch
 from urllib3.exceptions import HTTPError
 
 from orchestration.cluster.errors import answered
+from orchestration.cluster.manifest import PYTORCHJOBS
 from orchestration.job import State
 
 log = logging.getLogger(__name__)
 
-_KIND = ("kubeflow.org", "v1")
 _GONE = 410  # the server has forgotten what happened since
 _PAUSE_S = 5.0
 _WATCH_S = 300  # a watch that got lost unnoticed lasts no longer
@@ -25,7 +25,7 @@ class WatchedJobs:
     """PyTorchJobs by label: listed once, then told by the API server, in a thread of its own."""
 
     def __init__(self, api: Any, namespace: str, selector: str, state_of: Callable[[Any], State]) -> None:
-        self._api, self._where, self._state_of = api, (*_KIND, namespace, "pytorchjobs"), state_of
+        self._api, self._where, self._state_of = api, (*PYTORCHJOBS, namespace, "pytorchjobs"), state_of
         self._selector = selector
         self._states: dict[str, State] = {}
         self._lock = threading.Lock()

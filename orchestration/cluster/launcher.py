@@ -18,8 +18,8 @@ from orchestration.cluster.diagnosis import Capacity, diagnose, ending, not_take
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, manifest, to_yaml
-from orchestration.cluster.submission import PYTORCHJOBS, Submissions
+from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, PYTORCHJOBS, manifest, to_yaml
+from orchestration.cluster.submission import Submissions
 from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError, require_rank
 from orchestration.settings import PlatformSettings
 

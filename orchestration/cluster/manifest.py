@@ -31,6 +31,7 @@ from orchestration.settings import PlatformSettings
 
 CONTAINER = "pytorch"  # the name that the operator looks for
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
+PYTORCHJOBS = ("kubeflow.org", "v1")  # group and version
 EXPERIMENT_KEY = "experiment.yaml"  # of the ConfigMap
 CONFIG_HASH, COMMIT = "everest/config-hash", "everest/commit"
 GROUP = "everest/group"

@@ -18,10 +18,9 @@ from everest.config import Experiment
 from everest.errors import EverestError
 from everest.identity import same_experiment
 from orchestration.cluster.errors import api_error, is_there_already
-from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, to_tree
+from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, PYTORCHJOBS, to_tree
 from orchestration.job import ENDED, NameInUseError, State, UnknownJobError
 
-PYTORCHJOBS = ("kubeflow.org", "v1")
 _GONE_S = 60
 _UNDER_WAY = timedelta(minutes=1)  # between another's ConfigMap and its job
 

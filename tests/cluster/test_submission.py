@@ -11,8 +11,7 @@ from kubernetes import client as k8s
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from orchestration.cluster.launcher import KubernetesLauncher
-from orchestration.cluster.manifest import EXPERIMENT_KEY, manifest
-from orchestration.cluster.submission import PYTORCHJOBS
+from orchestration.cluster.manifest import EXPERIMENT_KEY, PYTORCHJOBS, manifest
 from orchestration.job import JobSpec, NameInUseError
 from orchestration.settings import PlatformSettings
 from tests.services import until
