@@ -253,7 +253,7 @@ def _doctor(options: argparse.Namespace, rest: list[str]) -> None:
 def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     _nothing_left(rest)
     from everest.data.decode import DecodeError
-    from everest.data.index import read_index
+    from everest.data.index import VideoFile, read_index
     from everest.export import load_model
     from everest.figures import distinct_names, draw
 
@@ -265,7 +265,7 @@ def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     names, failed = distinct_names(videos), 0
     for video in videos:
         try:
-            pictures = draw(exported, video, options.out or model / "figures", names[video])
+            pictures = draw(exported, VideoFile(video, None), options.out or model / "figures", names[video])
         except (DecodeError, EverestError) as error:
             failed += 1
             print(f"everest: {_naming(video, error)}", file=sys.stderr)

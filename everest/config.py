@@ -162,8 +162,10 @@ class DataConfig(Section):
     root: Path | None = Field(None, description="what relative paths of a list start from; None: the list's folder")
     sampling: Literal["dense", "segment"] = Field("dense", description="a window of the video, or all of it in parts")
     rate: Positive = Field(4, description="dense sampling: one frame in so many")
-    repeats: Positive = Field(1, description="clips cut from each decoded training video")
-    short_side: Positive | None = Field(None, description="pixels; None: 8/7 of model.image_size (256 for 224)")
+    repeats: Positive = Field(
+        1,
+        description="clips of a video's same frames, decoded once; they differ in crop, flip, augmentation and mask",
+    )
     reader: Literal["av", "decord"] = Field("av", description="decord refuses files whose frames it cannot number")
     time_limit: float = Field(120, gt=0, description="seconds to read a video in; beyond it counts as unreadable")
     workers: int = Field(2, ge=0, description="decoding processes per training process, at most one a core")
@@ -269,11 +271,6 @@ class Experiment(Section):
         if mixes and self.optim.batch_size % 2:
             raise ValueError(f"optim.batch_size {self.optim.batch_size} must be even with mixup or cutmix")
         return self
-
-    @property
-    def decode_short_side(self) -> int:
-        """Pixels videos are decoded to."""
-        return self.data.short_side or round(self.model.image_size * 8 / 7)
 
     @property
     def dataset(self) -> str:

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from everest.data.clips import EvaluationViews
 from everest.data.index import VideoIndex
-from everest.data.loader import EvaluationViews
+from everest.data.video import Video
 from everest.export import Exported
 from everest.files import whole_file
 from everest.model.autoencoder import PretrainModel
@@ -57,30 +58,31 @@ def distinct_names(videos: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def draw(exported: Exported, video: Path, folder: Path, name: str | None = None) -> list[Path]:
+def draw(exported: Exported, video: Video, folder: Path, name: str | None = None) -> list[Path]:
     """Writes a PNG (steps side by side) and a GIF (moving), by default named after the video; returns both.
 
     A classifier has no reconstruction: it shows what it keeps. Raises DecodeError.
     """
     panels = make_panels(exported, video)
-    name = name or distinct_names([video])[video]
+    path = Path(video.name)
+    name = name or distinct_names([path])[path]
     png, gif = folder / f"{name}.png", folder / f"{name}.gif"
-    _write_png(png, panels, printable(video.name))
+    _write_png(png, panels, printable(path.name))
     _write_gif(gif, panels)
     return [png, gif]
 
 
-def draw_still(exported: Exported, video: Path, png: Path) -> None:
+def draw_still(exported: Exported, video: Video, png: Path) -> None:
     """The PNG alone. Raises DecodeError."""
-    _write_png(png, make_panels(exported, video), printable(video.name))
+    _write_png(png, make_panels(exported, video), printable(Path(video.name).name))
 
 
 @torch.no_grad()
-def make_panels(exported: Exported, video: Path) -> list[Panel]:
+def make_panels(exported: Exported, video: Video) -> list[Panel]:
     """The rows of the picture, from the middle of the video."""
     model, config = exported.model, exported.config
     device = next(model.parameters()).device
-    views = EvaluationViews(VideoIndex(video, (), ()), config, segments=1, crops=1)
+    views = EvaluationViews(VideoIndex(Path(video.name), (), ()), config, segments=1, crops=1)
     clip = normalize(views.views(video).to(device))
     embed = model.patch_embed
     if config.frames.select:

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from everest.data.clips import EvaluationViews
 from everest.data.decode import DecodeError
-from everest.data.index import VideoIndex
-from everest.data.loader import EvaluationViews
+from everest.data.index import VideoFile, VideoIndex
 from everest.errors import EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
@@ -38,7 +38,7 @@ class Predictor:
             views = self._views.views_of(torch.from_numpy(video))
         else:
             try:
-                views = self._views.views(Path(video))
+                views = self._views.views(VideoFile(Path(video), None))
             except DecodeError as error:
                 raise EverestError(f"{video}: {error}") from None
         chunks = views.to(self.device).split(self.config.evaluate.batch_size)

@@ -5,7 +5,7 @@ from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import NamedTuple
 
-from everest.data.index import Video, VideoIndex
+from everest.data.index import VideoFile, VideoIndex
 from everest.data.reader.errors import DecodeError
 from everest.data.reader.process import TIME_LIMIT_S, ask
 
@@ -26,7 +26,7 @@ def verdicts(index: VideoIndex, workers: int, deep: bool = False) -> Iterator[Ve
         yield from pool.imap(partial(_try, deep=deep), index.videos)
 
 
-def _try(video: Video, deep: bool) -> Verdict:
+def _try(video: VideoFile, deep: bool) -> Verdict:
     limit = TIME_LIMIT_S * _DEEP if deep else TIME_LIMIT_S
     try:
         answer = ask(video.path, limit, task="compare", deep=deep)

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from everest.data.reader.errors import DecodeError
 from everest.data.reader.process import TIME_LIMIT_S, ask
+from everest.data.transforms import cut_out
+from everest.data.video import Cut, Plan
 from everest.errors import EverestError
 
-__all__ = ["DecodeError", "NoSuchFrame", "decode", "read_frames"]
+__all__ = ["DecodeError", "NoSuchFrame", "cut", "decode", "read_frames"]
 
 
 class NoSuchFrame(EverestError, IndexError):
@@ -41,6 +43,19 @@ def decode(
 
     pixels = ask(path, time_limit, distinct, task=reader, short_side=short_side)["pixels"]
     return torch.from_numpy(pixels)[torch.from_numpy(np.unique(chosen, return_inverse=True)[1])]
+
+
+def cut(path: Path, plan: Plan, reader: Literal["av", "decord"] = "av", time_limit: float = TIME_LIMIT_S) -> Tensor:
+    """The clips that a plan asks for: uint8 (crops, frames, size, size, 3). Raises DecodeError, as ``decode``."""
+    _, height, width, _ = decode(path, None, lambda total: np.zeros(1, int), reader, time_limit).shape
+    found: list[Cut] = []
+
+    def choose(total: int) -> np.ndarray:
+        found.append(plan(total, height, width))
+        return found[-1].numbers
+
+    frames = decode(path, None, choose, reader, time_limit)
+    return torch.stack([cut_out(frames, crop, found[-1].size) for crop in found[-1].crops])
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:

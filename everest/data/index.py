@@ -3,14 +3,20 @@
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from torch import Tensor
+
+from everest.config import DataConfig
+from everest.data.decode import cut, decode
 from everest.data.folders import children, is_folder, videos_below, videos_in
 from everest.data.lists import Row, read_names, read_rows
+from everest.data.video import Plan
 from everest.errors import UsageError
 from everest.program import printable
 
@@ -29,9 +35,21 @@ _MOST_CLASSES = 1_000_000
 _NUMBER = re.compile(r"\d+", re.ASCII)
 
 
-class Video(NamedTuple):
+class VideoFile(NamedTuple):
+    """A Video."""
+
     path: Path
     label: int | None
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def cut(self, plan: Plan, data: DataConfig) -> Tensor:
+        return cut(self.path, plan, data.reader, data.time_limit)
+
+    def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
+        return decode(self.path, short_side, choose, data.reader, data.time_limit)
 
 
 @dataclass(frozen=True)
@@ -39,7 +57,7 @@ class VideoIndex:
     """Videos in a fixed order, and the names of their classes (none where they have no labels)."""
 
     source: Path
-    videos: tuple[Video, ...]
+    videos: tuple[VideoFile, ...]
     classes: tuple[str, ...]
 
     def digest(self) -> str:
@@ -71,7 +89,7 @@ class VideoIndex:
             raise UsageError(
                 f"{self.source} has {_some(unknown)}, which training does not have; its classes are {_some(classes)}"
             )
-        videos = (Video(p, None if label is None else numbers[self.classes[label]]) for p, label in self.videos)
+        videos = (VideoFile(p, None if label is None else numbers[self.classes[label]]) for p, label in self.videos)
         return VideoIndex(self.source, tuple(videos), classes)
 
 
@@ -101,11 +119,11 @@ def _read_folder(folder: Path) -> VideoIndex:
                 f"{folder} has videos ({videos[0].name} …) beside folders of videos ({_some(beside)}): "
                 f"give a folder of videos, or one with a folder per class and nothing else"
             )
-        return VideoIndex(folder, tuple(Video(path, None) for path in videos), ())
+        return VideoIndex(folder, tuple(VideoFile(path, None) for path in videos), ())
     if empty := [name for name, below in by_class.items() if not below]:
         log.warning("%s: no videos in %s; no class", folder, _some(empty))
     classes = tuple(name for name, below in by_class.items() if below)
-    labelled = (Video(path, label) for label, name in enumerate(classes) for path in by_class[name])
+    labelled = (VideoFile(path, label) for label, name in enumerate(classes) for path in by_class[name])
     return VideoIndex(folder, tuple(labelled), classes)
 
 
@@ -116,9 +134,9 @@ def _read_list(file: Path, root: Path) -> VideoIndex:
             has = "no" if row.label is None else "a"
             raise UsageError(f"{file} line {row.number}: {row.path!r} has {has} label, unlike line {rows[0].number}")
     if not rows or rows[0].label is None:
-        return VideoIndex(file, tuple(Video(root / row.path, None) for row in rows), ())
+        return VideoIndex(file, tuple(VideoFile(root / row.path, None) for row in rows), ())
     labels, classes = _labels(file, rows)
-    videos = tuple(Video(root / row.path, label) for row, label in zip(rows, labels, strict=True))
+    videos = tuple(VideoFile(root / row.path, label) for row, label in zip(rows, labels, strict=True))
     _refuse_two_labels(file, rows, videos)
     return VideoIndex(file, videos, classes)
 
@@ -155,7 +173,7 @@ def _labels(file: Path, rows: list[Row]) -> tuple[list[int], tuple[str, ...]]:
     return [number_of[text] for text in texts], known
 
 
-def _refuse_two_labels(file: Path, rows: list[Row], videos: tuple[Video, ...]) -> None:
+def _refuse_two_labels(file: Path, rows: list[Row], videos: tuple[VideoFile, ...]) -> None:
     """However the path is spelled."""
     first: dict[str, int] = {}
     for at, (path, label) in enumerate(videos):

@@ -1,25 +1,19 @@
 """Batches of clips, in an order and with random choices that depend on (seed, epoch, sample) alone."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from everest.config import Experiment
-from everest.data import sampling
 from everest.data.batches import LOOK_EVERY_S, Batches, cannot_hand_over
-from everest.data.decode import DecodeError, decode
+from everest.data.clips import Clips, EvaluationViews, TrainClips
 from everest.data.index import VideoIndex
-from everest.data.transforms import evenly_placed_crop, scale_short_side, train_transform
 from everest.data.workers import PREFETCH, ignore_interrupts, worker_context, worker_count
-from everest.errors import EverestError
-from everest.seeding import derived_seed, seed_everything
-
-_REPLACEMENTS = 20
+from everest.seeding import derived_seed
 
 
 class Batch(NamedTuple):
@@ -29,15 +23,6 @@ class Batch(NamedTuple):
     labels: Tensor  # (B,); -1 where there is none
     paths: list[str]  # of the B clips
     bad: dict[str, str]  # unreadable videos met on the way: path -> reason
-
-
-class Clips(NamedTuple):
-    """What a dataset gives for one index, before batching."""
-
-    frames: Tensor  # uint8 (n, T, H, W, 3), n = 0 for an unreadable video in evaluation
-    label: int
-    path: str
-    bad: dict[str, str]
 
 
 def collate(samples: list[Clips]) -> Batch:
@@ -54,98 +39,6 @@ def collate(samples: list[Clips]) -> Batch:
         paths=[sample.path for sample in samples for _ in sample.frames],
         bad={path: reason for sample in samples for path, reason in sample.bad.items()},
     )
-
-
-class TrainClips(Dataset[Clips]):
-    """``data.repeats`` random clips of a video; an unreadable video is replaced by another, the same one each time."""
-
-    def __init__(self, index: VideoIndex, config: Experiment) -> None:
-        self.index, self.config = index, config
-        self._bad: dict[int, str] = {}
-
-    def __getitem__(self, key: tuple[int, int]) -> Clips:
-        epoch, position = key
-        bad = {}
-        for attempt in range(_REPLACEMENTS):
-            seed_everything(self.config.seed, "clip", epoch, position, attempt)
-            at = position if attempt == 0 else int(np.random.randint(len(self.index.videos)))
-            path, label = self.index.videos[at]
-            try:
-                if at in self._bad:  # no second try in this process
-                    raise DecodeError(self._bad[at])
-                frames = self._clips(path)
-            except DecodeError as error:
-                bad[str(path)] = self._bad[at] = str(error)
-            else:
-                return Clips(frames, -1 if label is None else label, str(path), bad)
-        raise EverestError(f"{_REPLACEMENTS} videos in a row are unreadable, the last {path}: {bad[str(path)]}")
-
-    def _clips(self, path: Path) -> Tensor:
-        data, model = self.config.data, self.config.model
-        count = self.config.frames.candidates(model.num_frames, model.tubelet_size)
-
-        def choose(total: int) -> np.ndarray:
-            return np.concatenate([self._choose(total, count) for _ in range(data.repeats)])
-
-        frames = decode(path, self.config.decode_short_side, choose, data.reader, data.time_limit)
-        return torch.stack([train_transform(clip, self.config) for clip in frames.split(count)])
-
-    def _choose(self, total: int, count: int) -> np.ndarray:
-        if self.config.data.sampling == "segment":
-            return sampling.segments(total, count, np.random.rand(count))
-        spread = self.config.stage == "finetune"
-        return sampling.dense(total, count, self.config.data.rate, float(np.random.rand()), spread)
-
-
-class EvaluationViews(Dataset[Clips]):
-    """``segments`` x ``crops`` fixed views of a video; of an unreadable one none, its name among the bad."""
-
-    def __init__(self, index: VideoIndex, config: Experiment, segments: int, crops: int) -> None:
-        self.index, self.config, self.segments, self.crops = index, config, segments, crops
-
-    def __getitem__(self, position: int) -> Clips:
-        path, label = self.index.videos[position]
-        target = -1 if label is None else label
-        try:
-            return Clips(self.views(path), target, str(path), {})
-        except DecodeError as error:
-            return Clips(torch.empty(0, *self._shape, dtype=torch.uint8), target, str(path), {str(path): str(error)})
-
-    def views(self, path: Path) -> Tensor:
-        """uint8 (segments * crops, T, H, W, 3) of one video. Raises DecodeError."""
-        data = self.config.data
-        return self._crops(decode(path, self.config.model.image_size, self._frames, data.reader, data.time_limit))
-
-    def views_of(self, frames: Tensor) -> Tensor:
-        """The same of a video already decoded, uint8 (frames, H, W, 3)."""
-        chosen = frames[torch.from_numpy(self._frames(len(frames)))]
-        return self._crops(scale_short_side(chosen, self.config.model.image_size))
-
-    def _frames(self, total: int) -> np.ndarray:
-        return np.concatenate([self._choose(total, number) for number in range(self.segments)])
-
-    def _crops(self, frames: Tensor) -> Tensor:
-        count, size = self._shape[0], self.config.model.image_size
-        return torch.stack(
-            [evenly_placed_crop(clip, size, where) for clip in frames.split(count) for where in _even(self.crops)]
-        )
-
-    @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        model = self.config.model
-        count = self.config.frames.candidates(model.num_frames, model.tubelet_size)
-        return count, model.image_size, model.image_size, 3
-
-    def _choose(self, total: int, number: int) -> np.ndarray:
-        """Frames of view ``number``: sampled by parts, each view takes its own place, (number + 0.5) / segments."""
-        if self.config.data.sampling == "segment":
-            return sampling.segments(total, self._shape[0], (number + 0.5) / self.segments)
-        return sampling.dense_view(total, self._shape[0], self.config.data.rate, number, self.segments)
-
-
-def _even(count: int) -> list[float]:
-    """``count`` places from 0 to 1, both included; the middle where there is one."""
-    return [0.5] if count == 1 else np.linspace(0, 1, count).tolist()
 
 
 class TrainOrder(Sampler[list[tuple[int, int]]]):

@@ -13,27 +13,57 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-from everest.config import AugmentConfig, Experiment
+from everest.config import Experiment
+from everest.data.video import Crop
+
+_RATIO = [3 / 4, 4 / 3]  # of a random resized crop's sides, as everywhere
 
 
-def multi_scale_crop(clip: Tensor, size: int, scales: tuple[float, ...]) -> Tensor:
-    """A crop whose sides are two of ``scales``, next to each other, of the shorter side; resized to ``size``.
+def random_crop(height: int, width: int, config: Experiment) -> Crop:
+    """Of a picture of that size, as the experiment's stage takes it."""
+    if config.stage == "pretrain":
+        return multi_scale_crop(height, width, config.augment.crop_scales)
+    return random_resized_crop(height, width, config.augment.crop_area)
+
+
+def multi_scale_crop(height: int, width: int, scales: tuple[float, ...]) -> Crop:
+    """Its sides are two of ``scales``, next to each other, of the shorter side.
 
     Placed at one of a 5x5 grid of places (Wang et al., Temporal Segment Networks: corners and scale jitter).
     """
+    short = min(height, width)
+    first = random.randrange(len(scales))
+    second = random.choice([i for i in range(len(scales)) if abs(i - first) <= 1])
+    tall, wide = short * scales[first] / height, short * scales[second] / width
+    top, left = ((1 - side) * random.randrange(5) / 4 for side in (tall, wide))
+    return Crop(left, top, wide, tall)
+
+
+def random_resized_crop(height: int, width: int, area: tuple[float, float]) -> Crop:
+    picture = torch.empty(1, 1, 1).expand(1, height, width)
+    top, left, tall, wide = v2.RandomResizedCrop.get_params(picture, list(area), _RATIO)
+    return Crop(left / width, top / height, wide / width, tall / height)
+
+
+def cut_out(clip: Tensor, crop: Crop, size: int) -> Tensor:
+    """That part of each frame, scaled to a square of ``size``."""
     _, H, W, _ = clip.shape
-    sides = [int(min(H, W) * scale) for scale in scales]
-    first = random.randrange(len(sides))
-    second = random.choice([i for i in range(len(sides)) if abs(i - first) <= 1])
-    height, width = sides[first], sides[second]
-    top = (H - height) * random.randrange(5) // 4
-    left = (W - width) * random.randrange(5) // 4
-    return _resize(clip[:, top : top + height, left : left + width], [size, size])
+    tall, wide = max(1, round(crop.height * H)), max(1, round(crop.width * W))
+    top, left = min(round(crop.top * H), H - tall), min(round(crop.left * W), W - wide)
+    return _resize(clip[:, top : top + tall, left : left + wide], [size, size])
 
 
-def random_resized_crop(clip: Tensor, size: int, area: tuple[float, float]) -> Tensor:
-    crop = v2.RandomResizedCrop(size, scale=area, interpolation=InterpolationMode.BILINEAR, antialias=True)
-    return crop(_channels_first(clip)).permute(0, 2, 3, 1)
+def changed(clip: Tensor, config: Experiment) -> Tensor:
+    """What the experiment's stage does to its training clips beside cutting them."""
+    if config.augment.flip:
+        clip = flip(clip)
+    if config.stage == "finetune" and config.augment.rand_augment:
+        clip = rand_augment(clip, config.augment.rand_augment)
+    return clip.contiguous()
+
+
+def flip(clip: Tensor) -> Tensor:
+    return clip.flip(2) if random.random() < 0.5 else clip
 
 
 def rand_augment(clip: Tensor, policy: str) -> Tensor:
@@ -49,28 +79,6 @@ def rand_augment(clip: Tensor, policy: str) -> Tensor:
     return torch.from_numpy(np.stack(frames))
 
 
-def flip(clip: Tensor) -> Tensor:
-    return clip.flip(2) if random.random() < 0.5 else clip
-
-
-def pretrain_transform(clip: Tensor, size: int, config: AugmentConfig) -> Tensor:
-    clip = multi_scale_crop(clip, size, config.crop_scales)
-    return (flip(clip) if config.flip else clip).contiguous()
-
-
-def finetune_transform(clip: Tensor, size: int, config: AugmentConfig) -> Tensor:
-    if config.rand_augment:
-        clip = rand_augment(clip, config.rand_augment)
-    clip = random_resized_crop(clip, size, config.crop_area)
-    return (flip(clip) if config.flip else clip).contiguous()
-
-
-def train_transform(clip: Tensor, config: Experiment) -> Tensor:
-    """What the experiment's stage does to its training clips."""
-    transform = pretrain_transform if config.stage == "pretrain" else finetune_transform
-    return transform(clip, config.model.image_size, config.augment)
-
-
 def evenly_placed_crop(clip: Tensor, size: int, where: float) -> Tensor:
     """A square of ``size``, the clip's shorter side, at ``where`` (0 … 1) along the longer one."""
     _, H, W, _ = clip.shape
@@ -84,9 +92,5 @@ def scale_short_side(clip: Tensor, size: int) -> Tensor:
 
 def _resize(clip: Tensor, size: list[int]) -> Tensor:
     """To height and width, or to a shorter side."""
-    scaled = v2.functional.resize(_channels_first(clip), size, InterpolationMode.BILINEAR, antialias=True)
+    scaled = v2.functional.resize(clip.permute(0, 3, 1, 2), size, InterpolationMode.BILINEAR, antialias=True)
     return scaled.permute(0, 2, 3, 1)
-
-
-def _channels_first(clip: Tensor) -> Tensor:
-    return clip.permute(0, 3, 1, 2)

@@ -14,6 +14,7 @@ from everest.config import Experiment
 from everest.data.decode import DecodeError
 from everest.data.index import VideoIndex, read_index
 from everest.data.shared_memory import require_shared_memory
+from everest.data.video import Video
 from everest.errors import UsageError
 from everest.export import EXPERIMENT, Exported, save_model
 from everest.files import whole_file, write_text
@@ -290,13 +291,13 @@ def _picture(training: Training, index: VideoIndex, folder: Path, step: int) -> 
         training.tracker.artifact(file, FIGURES)
 
 
-def _first_readable(exported: Exported, index: VideoIndex, draw: Callable[[Path], None]) -> None:
+def _first_readable(exported: Exported, index: VideoIndex, draw: Callable[[Video], None]) -> None:
     """Draws it, unless there is none."""
     was_training = exported.model.training
     exported.model.eval()
     for video in index.videos:
         with suppress(DecodeError):
-            draw(video.path)
+            draw(video)
             break
     exported.model.train(was_training)
 

@@ -8,8 +8,10 @@ import torch
 
 from everest.config import Experiment
 from everest.data.bad import BadVideos, TooManyBad
-from everest.data.index import Video, VideoIndex, read_index
-from everest.data.loader import EvaluationViews, TrainClips, TrainOrder, evaluation_loader, train_loader
+from everest.data.clips import EvaluationViews, TrainClips
+from everest.data.decode import decode
+from everest.data.index import VideoFile, VideoIndex, read_index
+from everest.data.loader import TrainOrder, evaluation_loader, train_loader
 from everest.data.synthetic import synthesize
 from everest.errors import EverestError
 
@@ -86,7 +88,7 @@ def with_broken(index: VideoIndex, tmp_path: Path, broken: int) -> VideoIndex:
     for number in range(broken):
         path = tmp_path / f"broken-{number}.mp4"
         path.write_text("not a video")
-        videos[number] = Video(path, videos[number].label)
+        videos[number] = VideoFile(path, videos[number].label)
     return VideoIndex(index.source, tuple(videos), index.classes)
 
 
@@ -137,11 +139,9 @@ def test_evaluation_takes_every_video_once_over_all_processes(index: VideoIndex,
 
 def test_decoded_frames_give_the_same_views_as_their_file(index: VideoIndex) -> None:
     views = EvaluationViews(index, experiment(), segments=2, crops=1)
-    path = index.videos[0].path
-    from everest.data.decode import decode
-
-    frames = decode(path, 32, np.arange)
-    assert torch.equal(views.views(path), views.views_of(frames))
+    video = index.videos[0]
+    frames = decode(video.path, 32, np.arange)
+    assert torch.equal(views.views(video), views.views_of(frames))
 
 
 def test_views_of_a_test_by_parts_see_other_frames_each(index: VideoIndex) -> None:

@@ -6,22 +6,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from everest.config import AugmentConfig
+from everest.config import AugmentConfig, Experiment
 from everest.data.transforms import (
+    changed,
+    cut_out,
     evenly_placed_crop,
-    finetune_transform,
     multi_scale_crop,
-    pretrain_transform,
     rand_augment,
+    random_crop,
 )
 from everest.seeding import seed_everything
 from everest.training.finetune import FinetuneLoss
 
 Transform = Callable[[Tensor], Tensor]
 
+
+def transformed(clip: Tensor, config: Experiment) -> Tensor:
+    crop = random_crop(*clip.shape[1:3], config)
+    return changed(cut_out(clip, crop, 48), config)
+
+
 TRANSFORMS: dict[str, Transform] = {
-    "pretrain": lambda clip: pretrain_transform(clip, 48, AugmentConfig()),
-    "finetune": lambda clip: finetune_transform(clip, 48, AugmentConfig()),
+    "pretrain": lambda clip: transformed(clip, Experiment(stage="pretrain")),
+    "finetune": lambda clip: transformed(clip, Experiment(stage="finetune")),
     "rand_augment": lambda clip: rand_augment(clip, "rand-m7-n4-mstd0.5-inc1"),
 }
 
@@ -56,7 +63,7 @@ def test_flipping_is_off_where_left_and_right_matter() -> None:
     for flip in flipped:
         for seed in range(40):
             seed_everything(seed)
-            out = pretrain_transform(ramp, 32, AugmentConfig(flip=flip))[0, 0, :, 0]
+            out = changed(ramp, Experiment(augment=AugmentConfig(flip=flip)))[0, 0, :, 0]
             flipped[flip] += int(out[0] > out[-1])
     assert flipped[False] == 0
     assert 8 < flipped[True] < 32
@@ -69,7 +76,7 @@ def test_multi_scale_crops_have_the_scales_asked_for() -> None:
     sides, places = set(), set()
     for seed in range(300):
         seed_everything(seed)
-        out = multi_scale_crop(clip, 200, (1.0, 0.66)).float()
+        out = cut_out(clip, multi_scale_crop(100, 120, (1.0, 0.66)), 200).float()
         width, height = (int((out[..., c].max() - out[..., c].min()).item()) + 1 for c in (0, 1))
         sides.add((round(height, -1), round(width, -1)))
         places.add((int(out[..., 0].min()), int(out[..., 1].min())))

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from everest.config import Experiment
 from everest.data.bad import TooManyBad
+from everest.data.clips import EvaluationViews
 from everest.data.index import read_index
-from everest.data.loader import EvaluationViews
 from everest.errors import AgreedError, EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
@@ -395,7 +395,7 @@ def test_evaluation_averages_the_probabilities_of_all_views(synthetic: Path, tmp
     hits, loss = 0, 0.0
     confusion = torch.zeros(8, 8, dtype=torch.int64)
     for video in index.videos:
-        views = EvaluationViews(index, config, segments=2, crops=1).views(video.path)
+        views = EvaluationViews(index, config, segments=2, crops=1).views(video)
         with torch.no_grad():
             mean = torch.stack([model(normalize(view[None])).softmax(-1)[0] for view in views]).mean(0)
         hits += int(mean.argmax() == video.label)
