@@ -26,3 +26,9 @@ def overrides(rest: Sequence[str]) -> dict[str, Any]:
             except yaml.YAMLError:
                 raise UsageError(f"--{name} {text}: not a list like [0.9, 0.95]") from None
     return found
+
+
+def nothing_left(rest: Sequence[str]) -> None:
+    """Raises UsageError for what a command does not take."""
+    if rest:
+        raise UsageError(f"unknown argument {rest[0]!r}")
