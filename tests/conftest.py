@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from everest.config import Experiment
+from everest.data.workers import start_early
 from orchestration.settings import PlatformSettings
 from tests.services import nothing_left_running
 
@@ -38,6 +39,7 @@ def _processes_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[N
     if not {*SLOW} & {*request.path.parts}:
         yield
         return
+    start_early()  # what serves all tests of this process is no test's own
     with nothing_left_running():
         yield
 
