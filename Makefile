@@ -14,10 +14,10 @@ READY := $(VENV)/.ready
 export EVEREST_WORK := $(WORK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit sweep test check image install ui bench docs lock clean
+.PHONY: help setup demo submit sweep test test-long check image install ui bench docs lock clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 setup: $(READY) ## install the locked requirements and this project into .venv
 
@@ -65,6 +65,9 @@ PARALLEL ?= 1
 
 test: check ## every check and test
 	$(BIN)/pytest
+
+test-long: $(READY) ## tests that take many minutes
+	$(BIN)/pytest -m long
 
 check: $(READY) ## formatting, lint, types, imports
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from everest.data.clips import EvaluationViews
+from everest.data.files import VideoFiles
 from everest.data.index import VideoIndex
 from everest.data.video import Video
 from everest.export import Exported
@@ -82,7 +83,7 @@ def make_panels(exported: Exported, video: Video) -> list[Panel]:
     """The rows of the picture, from the middle of the video."""
     model, config = exported.model, exported.config
     device = next(model.parameters()).device
-    views = EvaluationViews(VideoIndex(Path(video.name), (), ()), config, segments=1, crops=1)
+    views = EvaluationViews(VideoIndex(Path(video.name), VideoFiles.of([]), ()), config, segments=1, crops=1)
     clip = normalize(views.views(video).to(device))
     embed = model.patch_embed
     if config.frames.select:

@@ -7,7 +7,8 @@ import torch
 
 from everest.data.clips import EvaluationViews
 from everest.data.decode import DecodeError
-from everest.data.index import VideoFile, VideoIndex
+from everest.data.files import VideoFile, VideoFiles
+from everest.data.index import VideoIndex
 from everest.errors import EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
@@ -24,7 +25,9 @@ class Predictor:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.config, self.classes = exported.model.to(self.device), exported.config, exported.classes
         tests = self.config.evaluate
-        self._views = EvaluationViews(VideoIndex(folder, (), ()), self.config, tests.segments, tests.crops)
+        self._views = EvaluationViews(
+            VideoIndex(folder, VideoFiles.of([]), ()), self.config, tests.segments, tests.crops
+        )
 
     def __call__(self, video: str | Path | np.ndarray) -> dict[str, float]:
         """Class -> probability, most probable first, averaged over the experiment's test views.

@@ -1,8 +1,8 @@
 """Trying every video beforehand."""
 
+from collections import deque
 from collections.abc import Iterator
-from functools import partial
-from multiprocessing.pool import ThreadPool
+from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import NamedTuple
 
 from everest.data.index import VideoFile, VideoIndex
@@ -10,6 +10,7 @@ from everest.data.reader.errors import DecodeError
 from everest.data.reader.process import TIME_LIMIT_S, ask
 
 _DEEP = 10  # times as long
+_AHEAD = 10  # videos that are handed to a thread before it needs them
 
 
 class Verdict(NamedTuple):
@@ -23,7 +24,13 @@ class Verdict(NamedTuple):
 def verdicts(index: VideoIndex, workers: int, deep: bool = False) -> Iterator[Verdict]:
     """Decodes each video from the start, and by seeking as a run does: eight of its frames, or with ``deep`` all."""
     with ThreadPool(workers) as pool:
-        yield from pool.imap(partial(_try, deep=deep), index.videos)
+        asked: deque[AsyncResult[Verdict]] = deque()
+        for video in index.videos:
+            asked.append(pool.apply_async(_try, (video, deep)))
+            if len(asked) > workers * _AHEAD:
+                yield asked.popleft().get()
+        for answer in asked:
+            yield answer.get()
 
 
 def _try(video: VideoFile, deep: bool) -> Verdict:

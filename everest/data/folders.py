@@ -10,46 +10,67 @@ from everest.errors import UsageError
 _NOT_THERE = frozenset(["__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"])
 
 
-def children(folder: Path) -> list[Path]:
-    """By name. Raises UsageError where the folder cannot be read."""
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        raise UsageError(f"folder {folder} cannot be read: {error.strerror}") from None
-    return [folder / name for name in sorted(names) if not name.startswith(".") and name not in _NOT_THERE]
+def folders_in(folder: Path) -> list[str]:
+    """Names of those right in it, in their order. Raises UsageError where it cannot be read."""
+    return [name for name, is_folder in _children(folder, frozenset()) if is_folder]
 
 
-def is_folder(path: Path) -> bool:
-    """Raises UsageError for a link to nothing that could have been a folder, and for what cannot be looked at."""
-    try:
-        if path.is_dir():
-            return True
-        if path.is_symlink() and not path.exists() and not path.suffix:
-            raise UsageError(f"{path} links to {path.readlink()}, which does not exist; mend or remove it")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    return False
+def videos_in(folder: Path, suffixes: frozenset[str]) -> list[str]:
+    """Names of those right in it, in their order. Raises UsageError."""
+    return [name for name, is_folder in _children(folder, suffixes) if not is_folder]
 
 
-def videos_in(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Those right in it. A link to nothing is one too: unreadable, but not forgotten. Raises UsageError."""
-    found = [path for path in children(folder) if path.suffix.lower() in suffixes and not is_folder(path)]
-    for path in found:
-        if path.exists() and not path.is_file():
-            raise UsageError(f"{path} is named like a video, but is neither a file nor a folder")
-    return found
+def videos_below(folder: Path, suffixes: frozenset[str]) -> Iterator[str]:
+    """Paths from there of those in it and in all folders below, in their order, links followed. Raises UsageError."""
+    return _below(folder, "", suffixes, ())
 
 
-def videos_below(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Those in it and in all folders below, links followed. Raises UsageError."""
-    return sorted(_below(folder, suffixes, ()))
-
-
-def _below(folder: Path, suffixes: frozenset[str], above: tuple[Path, ...]) -> Iterator[Path]:
+def _below(folder: Path, inside: str, suffixes: frozenset[str], above: tuple[Path, ...]) -> Iterator[str]:
     real = folder.resolve()
     if real in above:
         raise UsageError(f"{folder} links to a folder that it is in itself; remove the link")
-    yield from videos_in(folder, suffixes)
-    for child in children(folder):
-        if is_folder(child):
-            yield from _below(child, suffixes, (*above, real))
+    for name, is_folder in _children(folder, suffixes):
+        if is_folder:
+            yield from _below(folder / name, f"{inside}{name}/", suffixes, (*above, real))
+        else:
+            yield inside + name
+
+
+def _children(folder: Path, suffixes: frozenset[str]) -> list[tuple[str, bool]]:
+    """Names of videos and folders, in their order, and which are folders. Raises UsageError.
+
+    A link to nothing is a video too: unreadable, but not forgotten.
+    """
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name in _NOT_THERE:
+                    continue
+                if _is_folder(entry):
+                    found.append((entry.name, True))
+                elif os.path.splitext(entry.name)[1].lower() in suffixes:
+                    _require_file(entry)
+                    found.append((entry.name, False))
+    except OSError as error:
+        raise UsageError(f"folder {folder} cannot be read: {error.strerror}") from None
+    return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Raises UsageError for a link to nothing that could have been a folder, and for what cannot be looked at."""
+    if not entry.is_symlink():
+        return entry.is_dir()
+    path = Path(entry.path)
+    try:
+        if not path.exists() and not path.suffix:
+            raise UsageError(f"{path} links to {path.readlink()}, which does not exist; mend or remove it")
+        return path.is_dir()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _require_file(entry: os.DirEntry[str]) -> None:
+    """Unless it is a link to nothing."""
+    if not entry.is_file() and not (entry.is_symlink() and not Path(entry.path).exists()):
+        raise UsageError(f"{entry.path} is named like a video, but is neither a file nor a folder")

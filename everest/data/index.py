@@ -3,22 +3,23 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from hashlib import sha256
+from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-from everest.config import DataConfig
-from everest.data.decode import cut, decode
-from everest.data.folders import children, is_folder, videos_below, videos_in
-from everest.data.lists import Row, read_names, read_rows
-from everest.data.video import Plan
+from everest.data.files import Gathering, VideoFile, VideoFiles
+from everest.data.folders import folders_in, videos_below, videos_in
+from everest.data.lists import read_names, read_rows
 from everest.errors import UsageError
 from everest.program import printable
+
+__all__ = ["VideoFile", "VideoIndex", "read_index"]
 
 log = logging.getLogger(__name__)
 
@@ -32,24 +33,8 @@ SUFFIXES = frozenset([
 ])  # fmt: skip
 
 _MOST_CLASSES = 1_000_000
+_AT_ONCE = 10_000
 _NUMBER = re.compile(r"\d+", re.ASCII)
-
-
-class VideoFile(NamedTuple):
-    """A Video."""
-
-    path: Path
-    label: int | None
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    def cut(self, plan: Plan, data: DataConfig) -> Tensor:
-        return cut(self.path, plan, data.reader, data.time_limit)
-
-    def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
-        return decode(self.path, short_side, choose, data.reader, data.time_limit)
 
 
 @dataclass(frozen=True)
@@ -57,14 +42,19 @@ class VideoIndex:
     """Videos in a fixed order, and the names of their classes (none where they have no labels)."""
 
     source: Path
-    videos: tuple[VideoFile, ...]
+    videos: VideoFiles
     classes: tuple[str, ...]
 
     def digest(self) -> str:
         """Tells one index from another: a hash of paths (from where the source is), labels and names of classes."""
-        start = self.source.parent
-        lines = [f"{os.path.relpath(path, start)}\0{label}" for path, label in self.videos]
-        return sha256(os.fsencode("\n".join([*lines, *self.classes]))).hexdigest()[:16]
+        labels = (None if label < 0 else label for label in self.videos.labels.tolist())
+        paths = _relative(self.videos.paths(), self.source.parent)
+        lines = chain((f"{path}\0{label}" for path, label in zip(paths, labels, strict=True)), self.classes)
+        found, between = sha256(), ""
+        while some := list(islice(lines, _AT_ONCE)):
+            found.update(os.fsencode(between + "\n".join(some)))
+            between = "\n"
+        return found.hexdigest()[:16]
 
     def require_labels(self) -> None:
         if not self.classes:
@@ -84,13 +74,14 @@ class VideoIndex:
                 raise UsageError(f"{self.source} has label {label}, but there are {len(classes)} classes")
             return replace(self, classes=classes)
         numbers = {name: number for number, name in enumerate(classes)}
-        used = sorted({video.label for video in self.videos if video.label is not None})
+        labels = self.videos.labels
+        used = np.unique(labels[labels >= 0]).tolist()
         if unknown := [self.classes[label] for label in used if self.classes[label] not in numbers]:
             raise UsageError(
                 f"{self.source} has {_some(unknown)}, which training does not have; its classes are {_some(classes)}"
             )
-        videos = (VideoFile(p, None if label is None else numbers[self.classes[label]]) for p, label in self.videos)
-        return VideoIndex(self.source, tuple(videos), classes)
+        of_label = np.array([numbers.get(name, -1) for name in self.classes] + [-1])  # none is the last
+        return VideoIndex(self.source, self.videos.with_labels(of_label[labels]), classes)
 
 
 def read_index(source: Path, root: Path | None = None) -> VideoIndex:
@@ -111,56 +102,73 @@ def read_index(source: Path, root: Path | None = None) -> VideoIndex:
 
 
 def _read_folder(folder: Path) -> VideoIndex:
-    folders = [child for child in children(folder) if is_folder(child)]
-    by_class = {printable(child.name): videos_below(child, SUFFIXES) for child in folders}
-    if videos := videos_in(folder, SUFFIXES):
-        if beside := [name for name, below in by_class.items() if below]:
+    gathered = Gathering(folder)
+    classes: list[str] = []
+    empty: list[str] = []
+    names, videos = folders_in(folder), videos_in(folder, SUFFIXES)
+    if videos:
+        if beside := [name for name in names if next(videos_below(folder / name, SUFFIXES), None)]:
             raise UsageError(
-                f"{folder} has videos ({videos[0].name} …) beside folders of videos ({_some(beside)}): "
+                f"{folder} has videos ({videos[0]} …) beside folders of videos ({_some(map(printable, beside))}): "
                 f"give a folder of videos, or one with a folder per class and nothing else"
             )
-        return VideoIndex(folder, tuple(VideoFile(path, None) for path in videos), ())
-    if empty := [name for name, below in by_class.items() if not below]:
+        for video in videos:
+            gathered.add(video, None)
+        return VideoIndex(folder, gathered.videos(), ())
+    for name in names:
+        before = len(gathered)
+        for video in videos_below(folder / name, SUFFIXES):
+            gathered.add(f"{name}/{video}", len(classes))
+        (classes if len(gathered) > before else empty).append(printable(name))
+    if empty:
         log.warning("%s: no videos in %s; no class", folder, _some(empty))
-    classes = tuple(name for name, below in by_class.items() if below)
-    labelled = (VideoFile(path, label) for label, name in enumerate(classes) for path in by_class[name])
-    return VideoIndex(folder, tuple(labelled), classes)
+    return VideoIndex(folder, gathered.videos(), tuple(classes))
 
 
 def _read_list(file: Path, root: Path) -> VideoIndex:
-    rows = read_rows(file, SUFFIXES)
-    for row in rows:
-        if (row.label is None) != (rows[0].label is None):
+    gathered, first = Gathering(root), None
+    texts: dict[str, int] = {}  # of labels, numbered as they come
+    lines = array("i")
+    for row in read_rows(file, SUFFIXES):
+        first = first or row
+        if (row.label is None) != (first.label is None):
             has = "no" if row.label is None else "a"
-            raise UsageError(f"{file} line {row.number}: {row.path!r} has {has} label, unlike line {rows[0].number}")
-    if not rows or rows[0].label is None:
-        return VideoIndex(file, tuple(VideoFile(root / row.path, None) for row in rows), ())
-    labels, classes = _labels(file, rows)
-    videos = tuple(VideoFile(root / row.path, label) for row, label in zip(rows, labels, strict=True))
-    _refuse_two_labels(file, rows, videos)
-    return VideoIndex(file, videos, classes)
+            raise UsageError(f"{file} line {row.number}: {row.path!r} has {has} label, unlike line {first.number}")
+        gathered.add(row.path, None if row.label is None else texts.setdefault(row.label, len(texts)))
+        lines.append(row.number)
+    videos = gathered.videos()
+    if not texts:
+        return VideoIndex(file, videos, ())
+    begun = np.unique(videos.labels, return_index=True)[1]  # where each text is for the first time
+    labels, classes = _labels(file, [(lines[at], text) for at, text in zip(begun, texts, strict=True)])
+    labelled = videos.with_labels(np.array(labels)[videos.labels])
+    _refuse_two_labels(file, labelled, lines, [*texts], videos.labels)
+    return VideoIndex(file, labelled, classes)
 
 
-def _labels(file: Path, rows: list[Row]) -> tuple[list[int], tuple[str, ...]]:
-    """The label of each line, and the names of the classes: of ``classes.txt``, of the list, or numbers."""
+def _labels(file: Path, rows: list[tuple[int, str]]) -> tuple[list[int], tuple[str, ...]]:
+    """The label of each text in a list, given with the first line that has it, and the names of the classes.
+
+    These are those of ``classes.txt``, of the list, or numbers.
+    """
     named = file.parent / "classes.txt"
     names = read_names(named) if named.is_file() else ()
-    texts = [printable(row.label) for row in rows]
+    texts = [printable(text) for _, text in rows]
     numbers = [bool(_NUMBER.fullmatch(text)) for text in texts]
     if all(numbers):
         labels = [int(text) for text in texts]
         if max(labels) > _MOST_CLASSES:
-            row = rows[labels.index(max(labels))]
-            raise UsageError(f"{file} line {row.number}: {row.label} is too large for the number of a class")
+            line, text = rows[labels.index(max(labels))]
+            raise UsageError(f"{file} line {line}: {text} is too large for the number of a class")
         if names and max(labels) >= len(names):
             hint = "; labels count from 0, and these may count from 1" if min(labels) == 1 else ""
             raise UsageError(f"{named} names {len(names)} classes, but {file} has label {max(labels)}{hint}")
         return labels, names or tuple(str(label) for label in range(max(labels) + 1))
     known = names or tuple(sorted(set(texts)))
-    for row, text, is_number in zip(rows, texts, numbers, strict=True):
-        where = f"{file} line {row.number}: label {text!r}"
+    for (line, _), text, is_number in zip(rows, texts, numbers, strict=True):
+        where = f"{file} line {line}: label {text!r}"
         if re.fullmatch(r"-\d+", text, re.ASCII):
-            raise UsageError(f"{file} line {row.number}: label {text} is negative; classes count from 0")
+            raise UsageError(f"{file} line {line}: label {text} is negative; classes count from 0")
         if not text:
             raise UsageError(f"{where} is empty")
         if names and text not in names:
@@ -173,16 +181,30 @@ def _labels(file: Path, rows: list[Row]) -> tuple[list[int], tuple[str, ...]]:
     return [number_of[text] for text in texts], known
 
 
-def _refuse_two_labels(file: Path, rows: list[Row], videos: tuple[VideoFile, ...]) -> None:
-    """However the path is spelled."""
+def _refuse_two_labels(
+    file: Path, videos: VideoFiles, lines: Sequence[int], texts: Sequence[str], text_of: np.ndarray
+) -> None:
+    """However the path is spelled. ``lines`` and ``text_of`` (which of ``texts`` the label is) of each video."""
     first: dict[str, int] = {}
-    for at, (path, label) in enumerate(videos):
-        before = first.setdefault(os.path.normpath(path), at)
-        if videos[before].label != label:
+    for at in videos.repeated(os.path.normpath, videos.labels):
+        before = first.setdefault(os.path.normpath(videos[at].path), at)
+        if videos.labels[before] != videos.labels[at]:
             raise UsageError(
-                f"{file} line {rows[at].number}: {rows[at].path!r} has label {rows[at].label}, "
-                f"and {rows[before].label} in line {rows[before].number}"
+                f"{file} line {lines[at]}: {videos.listed(at)!r} has label {texts[text_of[at]]}, "
+                f"and {texts[text_of[before]]} in line {lines[before]}"
             )
+
+
+def _relative(paths: Iterable[str], start: Path) -> Iterator[str]:
+    """``os.path.relpath`` of each, asked once a folder."""
+    of_folder = lru_cache(maxsize=1000)(partial(os.path.relpath, start=start))
+    for path in paths:
+        folder, mark, name = path.rpartition("/")
+        above = of_folder(folder or mark or ".")
+        if name in ("", ".", "..") or above.endswith(".."):  # then the name may lead back down to the start
+            yield os.path.relpath(path, start)
+        else:
+            yield name if above == "." else f"{above}/{name}"
 
 
 def _some(names: Iterable[str]) -> str:

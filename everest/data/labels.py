@@ -4,6 +4,8 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+import numpy as np
+
 from everest.data.index import VideoIndex
 from everest.errors import UsageError
 
@@ -15,16 +17,17 @@ def remarks(index: VideoIndex) -> Iterator[str]:
     """
     labels: defaultdict[str, set[int]] = defaultdict(set)
     times: Counter[str] = Counter()
-    for path, label in index.videos:
+    for at in index.videos.repeated(os.path.realpath, np.arange(len(index.videos))):
+        path, label = index.videos[at]
         real = os.path.realpath(path)
         labels[real] |= set() if label is None else {label}
         times[real] += 1
     if two := next((path for path, found in labels.items() if len(found) > 1), None):
         names = " and ".join(index.classes[label] for label in sorted(labels[two]))
         raise UsageError(f"{index.source}: one video has two labels, {names}: {two}")
-    if more := [path for path, count in times.items() if count > 1]:
-        yield f"{len(more)} listed more than once, the first {more[0]}"
-    used = {video.label for video in index.videos}
+    if times:
+        yield f"{len(times)} listed more than once, the first {next(iter(times))}"
+    used = set(np.unique(index.videos.labels).tolist())
     if empty := [name for number, name in enumerate(index.classes) if number not in used]:
         shown = ", ".join(empty[:10]) + (" …" if len(empty) > 10 else "")
         hint = " (labels count from 0; these may count from 1)" if 0 not in used else ""

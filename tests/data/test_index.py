@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from everest.data.index import read_index
+from everest.data.index import VideoFile, read_index
 from everest.data.labels import remarks
 from everest.errors import UsageError
 
@@ -25,7 +25,7 @@ from everest.errors import UsageError
 def test_a_list_line_is_a_path_and_a_label(tmp_path: Path, line: str, path: str, label: int | None) -> None:
     (tmp_path / "list.txt").write_text(f"{line}\n\n")
     (video,) = read_index(tmp_path / "list.txt").videos
-    assert video == (tmp_path / path, label)
+    assert video == VideoFile(tmp_path / path, label)
 
 
 def test_paths_start_from_the_root_given_and_absolute_ones_stay(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_missing_source_says_what_to_give(tmp_path: Path) -> None:
 )
 def test_every_separator_and_every_name(tmp_path: Path, line: str, path: str, label: int | None) -> None:
     (tmp_path / "list.csv").write_text(f"{line}\r\n")
-    assert read_index(tmp_path / "list.csv").videos == ((tmp_path / path, label),)
+    assert list(read_index(tmp_path / "list.csv").videos) == [VideoFile(tmp_path / path, label)]
 
 
 @pytest.mark.parametrize("title", ["path,label", "video;class", "Filename\tTarget", "path label", "path"])
@@ -208,7 +208,7 @@ def test_nothing_of_a_folder_is_dropped_in_silence(
     def forbidden(path: Path) -> list[str]:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("everest.data.folders.os.listdir", forbidden)
+    monkeypatch.setattr("everest.data.folders.os.scandir", forbidden)
     with pytest.raises(UsageError, match="cannot be read: Permission denied"):
         read_index(folder)
 

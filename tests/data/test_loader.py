@@ -10,6 +10,7 @@ from everest.config import Experiment
 from everest.data.bad import BadVideos, TooManyBad
 from everest.data.clips import EvaluationViews, TrainClips
 from everest.data.decode import decode
+from everest.data.files import VideoFiles
 from everest.data.index import VideoFile, VideoIndex, read_index
 from everest.data.loader import TrainOrder, evaluation_loader, train_loader
 from everest.data.synthetic import synthesize
@@ -89,7 +90,7 @@ def with_broken(index: VideoIndex, tmp_path: Path, broken: int) -> VideoIndex:
         path = tmp_path / f"broken-{number}.mp4"
         path.write_text("not a video")
         videos[number] = VideoFile(path, videos[number].label)
-    return VideoIndex(index.source, tuple(videos), index.classes)
+    return VideoIndex(index.source, VideoFiles.of(videos), index.classes)
 
 
 def test_an_unreadable_video_is_replaced_by_the_same_other_each_time(index: VideoIndex, tmp_path: Path) -> None:

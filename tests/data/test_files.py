@@ -1,0 +1,116 @@
+"""Many videos in little memory, which processes share."""
+
+import os
+import pickle
+import random
+from hashlib import sha256
+from multiprocessing import resource_sharer
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from everest.data.files import VideoFile, VideoFiles
+from everest.data.index import VideoIndex, read_index
+from everest.data.workers import worker_context
+
+MANY = 50_000
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    file = tmp_path_factory.mktemp("many") / "list.txt"
+    file.write_text("".join(f"train/playing guitar/{number:011d}.mp4 {number % 400}\n" for number in range(MANY)))
+    return read_index(file)
+
+
+def test_an_index_holds_little_more_than_the_paths_characters(many: VideoIndex) -> None:
+    kept = sum(shared.values.nbytes for shared in vars(many.videos).values() if hasattr(shared, "values"))
+    assert kept / MANY <= len("train/playing guitar/00000000000.mp4") + 13
+    assert len(many.videos) == MANY
+    assert many.videos[-1] == VideoFile(many.source.parent / f"train/playing guitar/{MANY - 1:011d}.mp4", 399)
+
+
+def test_another_process_is_handed_the_memory_and_no_copy(many: VideoIndex) -> None:
+    try:
+        assert len(ForkingPickler.dumps(many)) < 10_000
+    finally:
+        resource_sharer.stop()
+    context = worker_context()
+    ours, theirs = context.Pipe()
+    with ours, theirs:
+        process = context.Process(target=_answer, args=(many, theirs))
+        process.start()
+        assert ours.poll(120)
+        videos, labels, files = pickle.loads(ours.recv_bytes())
+        process.join(120)
+    assert videos == [many.videos[number] for number in range(0, MANY, 997)]
+    assert labels == [number % 400 for number in range(MANY)]
+    assert files == _files(many)
+
+
+def _answer(index: VideoIndex, connection: Connection) -> None:
+    some = [index.videos[number] for number in range(0, MANY, 997)]
+    connection.send_bytes(pickle.dumps((some, index.videos.labels.tolist(), _files(index))))
+
+
+def _files(index: VideoIndex) -> list[int]:
+    """Which ones its memory is: their numbers, as the system counts them."""
+    shared = [kept for kept in vars(index.videos).values() if hasattr(kept, "values")]
+    return [os.fstat(kept._file.descriptor).st_ino for kept in shared]
+
+
+def test_videos_are_those_that_were_put_in_and_cannot_be_changed(tmp_path: Path) -> None:
+    given = [
+        VideoFile(tmp_path / "é.mp4", 1),
+        VideoFile(Path("here.mp4"), None),
+        VideoFile(Path(os.fsdecode(b"/caf\xe9.mp4")), 0),
+        VideoFile(Path("a\nb.mp4"), 3),
+    ]
+    videos = VideoFiles.of(given)
+    assert list(videos) == given
+    assert [videos[-1], *videos[1:3]] == [given[3], given[1], given[2]]
+    assert videos.labels.tolist() == [1, -1, 0, 3]
+    assert list(videos.with_labels(np.array([5, -1, 6, 7]))) == [
+        video._replace(label=label) for video, label in zip(given, (5, None, 6, 7), strict=True)
+    ]
+    with pytest.raises(IndexError):
+        videos[4]
+    with pytest.raises(ValueError, match="read-only"):
+        videos.labels[0] = 2
+    assert list(VideoFiles.of([])) == []
+
+
+def test_videos_of_a_folder_are_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    names = random.Random(0)
+    for _ in range(200):
+        parts = ["".join(names.choices("ab-. +é", k=2)).strip(" .") or "c" for _ in range(names.randint(1, 3))]
+        video = tmp_path.joinpath(*parts[:-1], parts[-1] + names.choice([".mp4", ".avi", "-1.mp4"]))
+        video.parent.mkdir(parents=True, exist_ok=True)
+        video.touch()
+    (tmp_path / "run").mkdir()
+    labelled = tmp_path.rename(tmp_path.with_name("all"))
+    (labelled.parent / "set").mkdir()
+    labelled = labelled.rename(labelled.parent / "set" / "class")
+    expected = sorted(path for path in labelled.rglob("*") if path.is_file())
+    assert [video.path for video in read_index(labelled.parent).videos] == expected
+
+
+@pytest.mark.parametrize("root", ["", "videos", "..", "/elsewhere"])
+def test_a_digest_is_that_of_paths_as_seen_from_the_list(tmp_path: Path, root: str) -> None:
+    paths = [
+        "a.mp4",
+        "./b.mp4",
+        "c/../d.mp4",
+        "/abs/e.mp4",
+        f"{tmp_path}/f.mp4",
+        f"{tmp_path.parent}/g.mp4",
+        "h//i.mp4",
+    ]
+    (tmp_path / "list.txt").write_text("".join(f"{path} {label}\n" for label, path in enumerate(paths)))
+    index = read_index(tmp_path / "list.txt", tmp_path / root if root else None)
+    lines = [f"{os.path.relpath(tmp_path / root / path, tmp_path)}\0{label}" for label, path in enumerate(paths)]
+    expected = sha256("\n".join([*lines, *map(str, range(len(paths)))]).encode()).hexdigest()[:16]
+    assert index.digest() == expected
