@@ -232,7 +232,7 @@ def _doctor(options: argparse.Namespace, rest: list[str]) -> None:
 def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     nothing_left(rest)
     from everest.data.decode import DecodeError
-    from everest.data.index import VideoFile, read_index
+    from everest.data.index import VideoFile, read_files
     from everest.export import load_model
     from everest.figures import distinct_names, draw
 
@@ -240,7 +240,7 @@ def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     exported = load_model(model)
     videos: list[Path] = []
     for path in options.video:
-        videos += [video.path for video in read_index(path).videos] if path.is_dir() else [path]
+        videos += [video.path for video in read_files(path).videos] if path.is_dir() else [path]
     names, failed = distinct_names(videos), 0
     for video in videos:
         try:

@@ -27,6 +27,8 @@ from everest.tree import read_tree
 _TIMM = "must be timm's notation, as rand-m7-n4-mstd0.5-inc1"
 _RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin nor end with '-'"
 
+#: An address that another package reads, or a path.
+Source = Annotated[str, matching(r"[a-z][a-z0-9]+://[^/]+/.+", "must be s3://BUCKET/PREFIX or a path")] | Path
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -157,8 +159,10 @@ class DataConfig(Section):
     name: Annotated[str, matching(r"[\w.-]{1,50}", "must be 1 to 50 letters, digits, '.', '_' or '-'")] | None = Field(
         None, description="of the data set, for people; None: the folder's"
     )
-    train: Path | None = Field(None, description="list file, folder of videos or folder per class")
-    val: Path | None = Field(None, description="the same, for evaluation")
+    train: Source | None = Field(
+        None, description="list file, folder of videos, folder per class, packed set or its address, s3://BUCKET/PREFIX"
+    )
+    val: Source | None = Field(None, description="the same, for evaluation")
     root: Path | None = Field(None, description="what relative paths of a list start from; None: the list's folder")
     sampling: Literal["dense", "segment"] = Field("dense", description="a window of the video, or all of it in parts")
     rate: Positive = Field(4, description="dense sampling: one frame in so many")

@@ -9,14 +9,17 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Gives a temporary name beside ``path`` to write to; it gets its own name once it is on the disk."""
+def whole_file(path: Path, sync: bool = True) -> Iterator[Path]:
+    """Gives a temporary name beside ``path`` to write to; it gets its own name once it is on the disk.
+
+    Without ``sync`` once it is written: enough for what can be had again.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
         with naming(path):
             yield temporary
-            publish(temporary, path)
+            publish(temporary, path) if sync else temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import NamedTuple
 
-from everest.data.index import VideoFile, VideoIndex
+from everest.data.files import VideoFile, VideoFiles
+from everest.data.index import VideoIndex
 from everest.data.reader.errors import DecodeError
 from everest.data.reader.process import TIME_LIMIT_S, ask
 
@@ -21,7 +22,7 @@ class Verdict(NamedTuple):
     remark: str | None  # what is odd about one that a run can use
 
 
-def verdicts(index: VideoIndex, workers: int, deep: bool = False) -> Iterator[Verdict]:
+def verdicts(index: VideoIndex[VideoFiles], workers: int, deep: bool = False) -> Iterator[Verdict]:
     """Decodes each video from the start, and by seeking as a run does: eight of its frames, or with ``deep`` all."""
     with ThreadPool(workers) as pool:
         asked: deque[AsyncResult[Verdict]] = deque()

@@ -14,7 +14,7 @@ from everest.data.index import VideoIndex
 from everest.data.transforms import changed, evenly_placed_crop, random_crop, scale_short_side
 from everest.data.video import Cut, Video
 from everest.errors import EverestError
-from everest.seeding import seed_everything
+from everest.seeding import seed_cpu
 
 _REPLACEMENTS = 20
 
@@ -43,7 +43,7 @@ class TrainClips(Dataset[Clips]):
         bad = {}
         for attempt in range(_REPLACEMENTS):
             choices = (self.config.seed, "clip", epoch, position, attempt)
-            seed_everything(*choices)
+            seed_cpu(*choices)
             at = position if attempt == 0 else int(np.random.randint(len(self.index.videos)))
             video = self.index.videos[at]
             try:
@@ -61,12 +61,14 @@ class TrainClips(Dataset[Clips]):
         count = self.config.frames.candidates(model.num_frames, model.tubelet_size)
 
         def plan(total: int, height: int, width: int) -> Cut:
-            seed_everything(*choices, "cut")
+            seed_cpu(*choices, "cut")
             numbers = self._choose(total, count)
             crops = tuple(random_crop(height, width, self.config) for _ in range(data.repeats))
             return Cut(numbers, crops, model.image_size)
 
-        return torch.stack([changed(clip, self.config) for clip in video.cut(plan, data)])
+        clips = video.cut(plan, data)
+        seed_cpu(*choices, "changes")  # whatever was drawn while they were read
+        return torch.stack([changed(clip, self.config) for clip in clips])
 
     def _choose(self, total: int, count: int) -> np.ndarray:
         if self.config.data.sampling == "segment":

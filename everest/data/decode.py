@@ -1,7 +1,7 @@
 """Frames of a video file by their number, exact, in a process that may hang or crash without harm."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from everest.data.reader.errors import DecodeError
-from everest.data.reader.process import TIME_LIMIT_S, ask
+from everest.data.reader.frames import Facts
+from everest.data.reader.process import TIME_LIMIT_S, ask, stream
 from everest.data.transforms import cut_out
 from everest.data.video import Cut, Plan
 from everest.errors import EverestError
 
-__all__ = ["DecodeError", "NoSuchFrame", "cut", "decode", "read_frames"]
+__all__ = ["DecodeError", "NoSuchFrame", "cut", "decode", "jpegs", "read_frames"]
 
 
 class NoSuchFrame(EverestError, IndexError):
@@ -56,6 +57,19 @@ def cut(path: Path, plan: Plan, reader: Literal["av", "decord"] = "av", time_lim
 
     frames = decode(path, None, choose, reader, time_limit)
     return torch.stack([cut_out(frames, crop, found[-1].size) for crop in found[-1].crops])
+
+
+def jpegs(
+    path: Path, short_side: int, quality: int, every: int = 1, time_limit: float = TIME_LIMIT_S
+) -> Iterator[Facts | bytes]:
+    """Goes through a video once: its facts, then every n-th frame as JPEG, the shorter side ``short_side`` pixels.
+
+    Facts that come again say that it begins anew, and that what came before does not count. Raises DecodeError, also
+    after ``time_limit`` seconds without a frame.
+    """
+    asked = stream(path, time_limit, task="jpegs", short_side=short_side, every=every, quality=quality)
+    for answer in asked:
+        yield answer if isinstance(answer, bytes) else Facts(**answer)
 
 
 def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:

@@ -3,7 +3,9 @@
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
+from functools import lru_cache, partial
+from hashlib import sha256
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -30,8 +32,8 @@ class VideoFile(NamedTuple):
     def name(self) -> str:
         return str(self.path)
 
-    def cut(self, plan: Plan, data: DataConfig) -> Tensor:
-        return cut(self.path, plan, data.reader, data.time_limit)
+    def cut(self, plan: Plan, data: DataConfig) -> list[Tensor]:
+        return list(cut(self.path, plan, data.reader, data.time_limit))
 
     def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
         return decode(self.path, short_side, choose, data.reader, data.time_limit)
@@ -80,6 +82,17 @@ class VideoFiles(Sequence[VideoFile]):
         """The path as the list has it."""
         begin, end = self._ends.values[at : at + 2].tolist()
         return _decoded(self._paths.values[begin:end].tobytes())
+
+    def digest(self, start: Path, classes: Sequence[str]) -> str:
+        """A hash of paths (from ``start``), labels and names of classes."""
+        labels = (None if label < 0 else label for label in self.labels.tolist())
+        paths = _relative(self.paths(), start)
+        lines = chain((f"{path}\0{label}" for path, label in zip(paths, labels, strict=True)), classes)
+        found, between = sha256(), ""
+        while some := list(islice(lines, _AT_ONCE)):
+            found.update(os.fsencode(between + "\n".join(some)))
+            between = "\n"
+        return found.hexdigest()[:16]
 
     def paths(self) -> Iterator[str]:
         """Of all, without the expense of a Path; not normalised."""
@@ -136,3 +149,15 @@ class Gathering:
 def _decoded(path: bytes) -> str:
     """Bytes that are no UTF-8 stay as they are, as everywhere in names of files."""
     return path.decode("utf-8", "surrogateescape")
+
+
+def _relative(paths: Iterable[str], start: Path) -> Iterator[str]:
+    """``os.path.relpath`` of each, asked once a folder."""
+    of_folder = lru_cache(maxsize=1000)(partial(os.path.relpath, start=start))
+    for path in paths:
+        folder, mark, name = path.rpartition("/")
+        above = of_folder(folder or mark or ".")
+        if name in ("", ".", "..") or above.endswith(".."):  # then the name may lead back down to the start
+            yield os.path.relpath(path, start)
+        else:
+            yield name if above == "." else f"{above}/{name}"

@@ -4,18 +4,21 @@ import logging
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from hashlib import sha256
-from itertools import chain, islice
 from pathlib import Path
+from typing import Generic, Self
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from everest.data.files import Gathering, VideoFile, VideoFiles
 from everest.data.folders import folders_in, videos_below, videos_in
 from everest.data.lists import read_names, read_rows
+from everest.data.packed.manifest import is_packed, read_manifest
+from everest.data.packed.place import place_at
+from everest.data.packed.videos import PackedVideos
+from everest.data.video import Videos
 from everest.errors import UsageError
 from everest.program import printable
 
@@ -37,24 +40,20 @@ _AT_ONCE = 10_000
 _NUMBER = re.compile(r"\d+", re.ASCII)
 
 
+Videos_co = TypeVar("Videos_co", bound=Videos, covariant=True, default=Videos)
+
+
 @dataclass(frozen=True)
-class VideoIndex:
+class VideoIndex(Generic[Videos_co]):
     """Videos in a fixed order, and the names of their classes (none where they have no labels)."""
 
-    source: Path
-    videos: VideoFiles
+    source: str | Path
+    videos: Videos_co
     classes: tuple[str, ...]
 
     def digest(self) -> str:
-        """Tells one index from another: a hash of paths (from where the source is), labels and names of classes."""
-        labels = (None if label < 0 else label for label in self.videos.labels.tolist())
-        paths = _relative(self.videos.paths(), self.source.parent)
-        lines = chain((f"{path}\0{label}" for path, label in zip(paths, labels, strict=True)), self.classes)
-        found, between = sha256(), ""
-        while some := list(islice(lines, _AT_ONCE)):
-            found.update(os.fsencode(between + "\n".join(some)))
-            between = "\n"
-        return found.hexdigest()[:16]
+        """Tells one index from another."""
+        return self.videos.digest(Path(self.source).parent, self.classes)
 
     def require_labels(self) -> None:
         if not self.classes:
@@ -62,7 +61,7 @@ class VideoIndex:
                 f"{self.source} has no labels; a list has lines 'path label', a folder one folder per class"
             )
 
-    def with_classes(self, classes: tuple[str, ...]) -> "VideoIndex":
+    def with_classes(self, classes: tuple[str, ...]) -> Self:
         """The same videos with the labels that these classes, of the training, have: by name where they are named.
 
         Raises UsageError for a class that is not among them.
@@ -81,10 +80,25 @@ class VideoIndex:
                 f"{self.source} has {_some(unknown)}, which training does not have; its classes are {_some(classes)}"
             )
         of_label = np.array([numbers.get(name, -1) for name in self.classes] + [-1])  # none is the last
-        return VideoIndex(self.source, self.videos.with_labels(of_label[labels]), classes)
+        return replace(self, videos=self.videos.with_labels(of_label[labels]), classes=classes)
 
 
-def read_index(source: Path, root: Path | None = None) -> VideoIndex:
+def read_index(source: str | Path, root: Path | None = None) -> VideoIndex:
+    """Reads what ``read_files`` does, or a packed set, also by its address.
+
+    Raises UsageError, EverestError where a packed set is not as it was packed.
+    """
+    return read_packed(source) if is_packed(source) else read_files(Path(source), root)
+
+
+def read_packed(source: str | Path) -> VideoIndex[PackedVideos]:
+    """Raises UsageError where there is no finished set, EverestError where it is not as it was packed."""
+    place = place_at(source)
+    manifest = read_manifest(place)
+    return VideoIndex(place.address, PackedVideos.open(place, manifest), manifest.classes)
+
+
+def read_files(source: Path, root: Path | None = None) -> VideoIndex[VideoFiles]:
     """Reads a list file (see ``lists``), a folder of videos, or a folder per class.
 
     Relative paths of a list start from ``root``, by default the list's own folder. A ``classes.txt`` beside a
@@ -101,7 +115,7 @@ def read_index(source: Path, root: Path | None = None) -> VideoIndex:
     return index
 
 
-def _read_folder(folder: Path) -> VideoIndex:
+def _read_folder(folder: Path) -> VideoIndex[VideoFiles]:
     gathered = Gathering(folder)
     classes: list[str] = []
     empty: list[str] = []
@@ -125,7 +139,7 @@ def _read_folder(folder: Path) -> VideoIndex:
     return VideoIndex(folder, gathered.videos(), tuple(classes))
 
 
-def _read_list(file: Path, root: Path) -> VideoIndex:
+def _read_list(file: Path, root: Path) -> VideoIndex[VideoFiles]:
     gathered, first = Gathering(root), None
     texts: dict[str, int] = {}  # of labels, numbered as they come
     lines = array("i")
@@ -193,18 +207,6 @@ def _refuse_two_labels(
                 f"{file} line {lines[at]}: {videos.listed(at)!r} has label {texts[text_of[at]]}, "
                 f"and {texts[text_of[before]]} in line {lines[before]}"
             )
-
-
-def _relative(paths: Iterable[str], start: Path) -> Iterator[str]:
-    """``os.path.relpath`` of each, asked once a folder."""
-    of_folder = lru_cache(maxsize=1000)(partial(os.path.relpath, start=start))
-    for path in paths:
-        folder, mark, name = path.rpartition("/")
-        above = of_folder(folder or mark or ".")
-        if name in ("", ".", "..") or above.endswith(".."):  # then the name may lead back down to the start
-            yield os.path.relpath(path, start)
-        else:
-            yield name if above == "." else f"{above}/{name}"
 
 
 def _some(names: Iterable[str]) -> str:

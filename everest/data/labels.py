@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from everest.data.files import VideoFiles
 from everest.data.index import VideoIndex
 from everest.errors import UsageError
 
 
-def remarks(index: VideoIndex) -> Iterator[str]:
+def remarks(index: VideoIndex[VideoFiles]) -> Iterator[str]:
     """What may be meant otherwise, a line each: classes without videos, videos listed more than once.
 
     Raises UsageError where one file has two labels, by whatever links it is reached.

@@ -1,7 +1,8 @@
 """A video of a set, wherever its frames are kept, and what clips are cut from it."""
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from torch import Tensor
@@ -40,8 +41,28 @@ class Video(Protocol):
     @property
     def label(self) -> int | None: ...
 
-    def cut(self, plan: Plan, data: DataConfig) -> Tensor:
-        """Clips, uint8 (crops, frames, size, size, 3), decoded once and scaled once."""
+    def cut(self, plan: Plan, data: DataConfig) -> Sequence[Tensor]:
+        """A clip for each crop, uint8 (frames, size, size, 3), decoded once and scaled once."""
 
     def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
         """Whole frames, uint8 (frames, H, W, 3), those that ``choose(number of frames)`` asks for."""
+
+
+class Videos(Protocol):
+    """Those of a set, in a fixed order. Processes that they are sent to share the memory they take."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, at: int) -> Video: ...
+
+    def __iter__(self) -> Iterator[Video]: ...
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 (videos,); -1 for none."""
+
+    def with_labels(self, labels: np.ndarray) -> Self:
+        """The same videos with other labels."""
+
+    def digest(self, start: Path, classes: Sequence[str]) -> str:
+        """Tells one set from another, wherever it lies below ``start``, with its labels and the classes' names."""

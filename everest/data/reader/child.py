@@ -33,6 +33,10 @@ def _answer(connection: Connection, task: str, path: str, **options: Any) -> Non
         return numbers
 
     try:
+        if task == "jpegs":
+            _send_jpegs(connection, Path(path), **options)
+            say({"end": True})
+            return
         if task == "compare":
             say({"remark": compare(Path(path), **options)})
             return
@@ -47,6 +51,17 @@ def _answer(connection: Connection, task: str, path: str, **options: Any) -> Non
     else:
         say({"shape": pixels.shape})
         connection.send_bytes(np.ascontiguousarray(pixels).data.cast("B"))
+
+
+def _send_jpegs(connection: Connection, path: Path, short_side: int, every: int, quality: int) -> None:
+    from simplejpeg import encode_jpeg
+
+    for found in frames.pictures(path, short_side, every):
+        if isinstance(found, frames.Facts):
+            connection.send_bytes(json.dumps(found._asdict()).encode())
+        else:
+            picture = np.ascontiguousarray(found)
+            connection.send_bytes(encode_jpeg(picture, quality=quality, colorsubsampling="420"))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from av.packet import Packet
@@ -70,6 +71,47 @@ def _read_from_start(path: Path, short_side: int | None, choose: Callable[[int],
     again = held if held is not None else (frame for _, frame in all_frames(path))
     found = (frame for number, frame in enumerate(again) if number in wanted)
     return np.stack([painter(frame) for frame in islice(found, len(wanted))])
+
+
+class Facts(NamedTuple):
+    """What all pictures of a video have in common. Sizes in pixels."""
+
+    height: int
+    width: int
+    shown_height: int  # of the original
+    shown_width: int
+    rate: float  # pictures per second; 0 where the file does not tell
+
+
+def pictures(path: Path, short_side: int, every: int) -> Iterator[Facts | np.ndarray]:
+    """Goes through a video once: its facts, then every n-th frame, uint8 (H, W, 3). Raises DecodeError.
+
+    Facts that come again say that it begins anew, and that what came before does not count.
+    """
+    try:
+        with indexed(path) as (stream, source, found):
+            if found is None:
+                raise Disagreement
+            wanted = frames(stream, source, found, range(0, len(found), every))
+            yield from _painted(((stream, frame) for frame in wanted), short_side, every, one_size=True)
+    except Disagreement:
+        yield from _painted(islice(all_frames(path), 0, None, every), short_side, every, one_size=False)
+
+
+def _painted(
+    decoded: Iterable[tuple[VideoStream, VideoFrame]], short_side: int, every: int, one_size: bool
+) -> Iterator[Facts | np.ndarray]:
+    painter = None
+    for stream, frame in decoded:
+        if painter is None:
+            size, shown = (frame.width, frame.height), Shape.of(stream, frame).seen()
+            painter = Painter(Shape.of(stream, frame), short_side)
+            yield Facts(*painter.shape.seen(), *shown, float(stream.average_rate or 0) / every)
+        elif one_size and (frame.width, frame.height) != size:
+            raise Disagreement
+        yield painter(frame)
+    if painter is None:
+        raise DecodeError("no frame can be decoded")
 
 
 @contextmanager

@@ -20,6 +20,10 @@ class Shape(NamedTuple):
         aspect = stream.sample_aspect_ratio or 1
         return cls(max(1, round(frame.width * aspect)), frame.height, round(frame.rotation / 90) % 4)
 
+    def seen(self) -> tuple[int, int]:
+        """Height and width as people see it."""
+        return (self.width, self.height) if self.quarter_turns % 2 else (self.height, self.width)
+
     def scaled(self, short_side: int) -> Self:
         scale = short_side / min(self.width, self.height)
         width, height = (max(short_side, round(side * scale)) for side in (self.width, self.height))

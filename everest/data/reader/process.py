@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -34,6 +34,7 @@ class Reader:
                 [sys.executable, "-m", "everest.data.reader.child", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is not for it
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         self.end = weakref.finalize(self, _end, os.getpid(), self.process, self.connection)
@@ -64,6 +65,26 @@ class Reader:
         if "unreadable" in answer:
             raise DecodeError(answer["unreadable"])
         return answer
+
+    def stream(self, question: dict[str, Any], limit_s: float) -> Iterator[dict[str, Any] | bytes]:
+        """What the child says one after another, JSON or JPEGs, each within the limit. Raises DecodeError."""
+        whole = False
+        try:
+            self._send(question)
+            while True:
+                message = self._receive(time.monotonic() + limit_s, limit_s)
+                answer = json.loads(message) if message.startswith(b"{") else message
+                if isinstance(answer, dict) and answer.keys() & {"end", "unreadable"}:
+                    whole = True
+                    break
+                yield answer
+        except (EOFError, ConnectionError):
+            raise DecodeError(f"reading it crashed ({_how(self.process)})") from None
+        finally:
+            if not whole:
+                self.end()
+        if "unreadable" in answer:
+            raise DecodeError(answer["unreadable"])
 
     def _send(self, message: dict[str, Any]) -> None:
         self.connection.send_bytes(json.dumps(message).encode())
@@ -109,3 +130,7 @@ def ask(
     path: Path, limit_s: float, choose: Callable[[int], list[int]] = lambda total: [], **question: Any
 ) -> dict[str, Any]:
     return reader().ask({"path": str(path), **question}, limit_s, choose)
+
+
+def stream(path: Path, limit_s: float, **question: Any) -> Iterator[dict[str, Any] | bytes]:
+    return reader().stream({"path": str(path), **question}, limit_s)

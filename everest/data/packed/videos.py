@@ -1,0 +1,146 @@
+"""The videos of a packed set, in the order of the list it was made from; the broken ones are there without frames."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self, overload
+
+import numpy as np
+import torch
+from simplejpeg import decode_jpeg
+from torch import Tensor
+
+from everest.config import DataConfig
+from everest.data.decode import DecodeError
+from everest.data.packed.format import (
+    FRAME,
+    FRAMES,
+    PATHS,
+    VIDEOS,
+    frame_sum,
+    tar_of,
+)
+from everest.data.packed.manifest import Manifest
+from everest.data.packed.place import Place, Range
+from everest.data.shared_array import SharedArray
+from everest.data.transforms import cut_out, scale_short_side
+from everest.data.video import Plan
+from everest.errors import EverestError
+
+_LARGEST = 2**26  # bytes of a frame
+
+
+class PackedVideos(Sequence["PackedVideo"]):
+    """Rows of VIDEO and names, mapped from files: all processes of a machine share them."""
+
+    def __init__(
+        self, place: Place, table: Path, names: Path, bad: dict[str, str], set_digest: str, labels: SharedArray | None
+    ) -> None:
+        """``labels`` None: those that were packed."""
+        self.place, self.bad = place, bad
+        self._table, self._paths, self._digest, self._labels = table, names, set_digest, labels
+        self._rows = np.load(table, mmap_mode="r")
+        self._names = np.memmap(names, np.uint8, "r") if names.stat().st_size else np.empty(0, np.uint8)
+
+    @classmethod
+    def open(cls, place: Place, manifest: Manifest) -> Self:
+        table, names = (place.fetch(name, manifest.files[name]) for name in (VIDEOS, PATHS))
+        return cls(place, table, names, dict(manifest.bad), manifest.digest(), None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PackedVideos, (self.place, self._table, self._paths, self.bad, self._digest, self._labels)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, number: int) -> "PackedVideo": ...
+    @overload
+    def __getitem__(self, number: slice) -> "list[PackedVideo]": ...
+    def __getitem__(self, number: int | slice) -> "PackedVideo | list[PackedVideo]":
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        if not -len(self) <= number < len(self):
+            raise IndexError(number)
+        return PackedVideo(self, number % len(self))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int32 (videos,); -1 for none."""
+        found: np.ndarray = self._labels.values if self._labels else self._rows["label"]
+        return found
+
+    def with_labels(self, labels: np.ndarray) -> "PackedVideos":
+        shared = SharedArray.of(labels.astype(np.int32))
+        return PackedVideos(self.place, self._table, self._paths, self.bad, self._digest, shared)
+
+    def digest(self, start: Path, classes: Sequence[str]) -> str:
+        """That of the whole set, wherever it lies."""
+        return self._digest
+
+    def row(self, number: int) -> np.void:
+        found: np.void = self._rows[number]
+        return found
+
+    def name_of(self, number: int) -> str:
+        begin = int(self._rows[number - 1]["path_end"]) if number else 0
+        return os.fsdecode(self._names[begin : int(self._rows[number]["path_end"])].tobytes())
+
+
+class PackedVideo:
+    """A Video."""
+
+    def __init__(self, videos: PackedVideos, number: int) -> None:
+        self._videos, self.number = videos, number
+
+    @property
+    def name(self) -> str:
+        return self._videos.name_of(self.number)
+
+    @property
+    def label(self) -> int | None:
+        label = int(self._videos.labels[self.number])
+        return None if label < 0 else label
+
+    def cut(self, plan: Plan, data: DataConfig) -> list[Tensor]:
+        row = self._row()
+        cut = plan(int(row["frames"]), int(row["shown_height"]), int(row["shown_width"]))
+        pictures = self._pictures(cut.numbers)
+        return [cut_out(pictures, crop, cut.size) for crop in cut.crops]
+
+    def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
+        return scale_short_side(self._pictures(choose(int(self._row()["frames"]))), short_side)
+
+    def _row(self) -> np.void:
+        row = self._videos.row(self.number)
+        if not row["frames"]:
+            raise DecodeError(self._videos.bad.get(self.name, "it was left out of the packed set"))
+        return row
+
+    def _pictures(self, numbers: np.ndarray) -> Tensor:
+        """uint8 (frames, H, W, 3)."""
+        row = self._videos.row(self.number)
+        wanted, places = np.unique(numbers, return_inverse=True)
+        pictures = np.empty((len(wanted), int(row["height"]), int(row["width"]), 3), np.uint8)
+        for picture, content in zip(pictures, self._jpegs(wanted), strict=True):
+            decode_jpeg(content, buffer=picture)
+        found = torch.from_numpy(pictures)
+        return found if len(wanted) == len(numbers) else found.index_select(0, torch.from_numpy(places))
+
+    def _jpegs(self, wanted: np.ndarray) -> list[bytes]:
+        place, row = self._videos.place, self._videos.row(self.number)
+        shard, first = int(row["shard"]), int(row["row"]) + int(wanted[0])
+        span = Range(first * FRAME.itemsize, (int(wanted[-1] - wanted[0]) + 1) * FRAME.itemsize)
+        for again in (False, True):
+            rows = np.frombuffer(place.read(FRAMES, [span], again)[0], FRAME)[wanted - wanted[0]]
+            if rows["length"].max() > _LARGEST:
+                continue
+            ranges = [Range(int(offset), int(length)) for offset, length, _ in rows]
+            found = place.read(tar_of(shard), ranges, again)
+            sums = [frame_sum(self.number, int(frame), each) for frame, each in zip(wanted, found, strict=True)]
+            if sums == rows["sum"].tolist():
+                return found
+        raise EverestError(
+            f"{place.address}/{tar_of(shard)}: frames of {self.name} are not those that were packed (their sums "
+            f"differ); everest data check {place.address} looks at all, everest data pack makes the set anew"
+        )
