@@ -1,6 +1,7 @@
 """Work for a server that may be away: done in order, in a thread of its own, tried until it succeeds."""
 
 import logging
+import random
 import re
 import threading
 import time
@@ -14,7 +15,6 @@ from tenacity import (
     retry_if_exception,
     sleep_using_event,
     stop_when_event_set,
-    wait_random_exponential,
 )
 
 from everest.errors import EverestError
@@ -23,7 +23,13 @@ log = logging.getLogger(__name__)
 
 Operation = Callable[[], Any]
 LONGEST_WAIT_S = 10
+_DICE = random.SystemRandom()  # not the ones that training draws from
 SAY_EVERY_S = 15
+
+
+def pause(state: RetryCallState) -> float:
+    """Seconds until the next attempt: growing, and random, so that many processes do not come at once."""
+    return _DICE.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2 ** min(state.attempt_number - 1, 10)))
 
 
 class Away(EverestError):
@@ -59,7 +65,7 @@ class Outbox:
         self._last = "no answer yet"
         self._retrying = Retrying(
             retry=retry_if_exception(passes),
-            wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S),
+            wait=pause,
             stop=stop_when_event_set(self._closing),
             sleep=sleep_using_event(self._closing),
             before_sleep=self._say_away,

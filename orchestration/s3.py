@@ -23,12 +23,11 @@ from tenacity import (
     sleep_using_event,
     stop_after_delay,
     stop_when_event_set,
-    wait_random_exponential,
 )
 
 from everest.errors import Superseded, UsageError
 from everest.files import whole_file
-from orchestration.outbox import LONGEST_WAIT_S, SAY_EVERY_S, Away, Outbox
+from orchestration.outbox import SAY_EVERY_S, Away, Outbox, pause
 from orchestration.s3_errors import (
     OF_S3,
     RIGHTS,
@@ -62,7 +61,7 @@ class S3Store:
         if not settings.s3_bucket:
             raise UsageError("EVEREST_S3_BUCKET (--s3-bucket) is not set; checkpoints of jobs are kept in S3")
         self.settings = settings
-        self.bucket, self.prefix = settings.s3_bucket, f"{settings.s3_prefix}/{run}/"
+        self.bucket, self.prefix = settings.s3_bucket, "".join(f"{part}/" for part in (settings.s3_prefix, run) if part)
         self.address = f"s3://{self.bucket}/{self.prefix}"
         self.let_in = set(let_in)
         self._made: Any = None
@@ -97,7 +96,7 @@ class S3Store:
         """Raises UsageError where the server does not let one in, Away where it does not answer."""
 
         def pages() -> list[Any]:
-            pages = self._client.get_paginator("list_objects_v2")
+            pages = self.client.get_paginator("list_objects_v2")
             return list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix))
 
         found = self.patiently(pages)
@@ -105,7 +104,7 @@ class S3Store:
 
     def delete(self, key: str) -> None:
         try:
-            self._client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
+            self.client.delete_object(Bucket=self.bucket, Key=self.prefix + key)
         except OF_S3 as error:
             kind = PermissionError if is_refusal(error) else ConnectionError
             raise kind(describe(error, self.settings)) from None
@@ -113,7 +112,7 @@ class S3Store:
     def read(self, key: str) -> str | None:
         def fetch() -> str | None:
             try:
-                found = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+                found = self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)
             except ClientError as error:
                 if not is_absent(error):
                     raise
@@ -130,7 +129,7 @@ class S3Store:
         known = self._etags.get(key)
         condition = {"IfMatch": known} if known else {"IfNoneMatch": "*"}
         try:
-            moved = self._client.put_object(
+            moved = self.client.put_object(
                 Bucket=self.bucket,
                 Key=self.prefix + key,
                 Body=text.encode(),
@@ -147,11 +146,11 @@ class S3Store:
     def abort_uploads(self) -> None:
         """Ends uploads in parts that a killed process left unfinished; where that cannot be done it is said."""
         try:
-            pages = self._client.get_paginator("list_multipart_uploads")
+            pages = self.client.get_paginator("list_multipart_uploads")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix):
                 for upload in page.get("Uploads", []):
                     key, number = upload["Key"], upload["UploadId"]
-                    self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=number)
+                    self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=number)
         except OF_S3 as error:
             log.warning("uploads that an earlier process left unfinished stay: %s", describe(error, self.settings))
 
@@ -168,7 +167,7 @@ class S3Store:
         try:
             done = Retrying(
                 retry=retry_if_exception(self._may_pass),
-                wait=wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT_S),
+                wait=pause,
                 stop=stop_after_delay(self.settings.patience_s) | stop_when_event_set(self._closing),
                 sleep=sleep_using_event(self._closing),
                 before_sleep=waiting.say,
@@ -185,8 +184,8 @@ class S3Store:
         return done
 
     @property
-    def _client(self) -> Any:
-        """Made anew after a refusal: there may be fresh credentials."""
+    def client(self) -> Any:
+        """boto3's. Made anew after a refusal: there may be fresh credentials."""
         if self._made is None:
             self._made = s3_client(self.settings)
             self._made.meta.events.register("after-call.s3", self._note)
@@ -216,7 +215,7 @@ class S3Store:
     def _transfer(self, start: Callable[[Any], Any]) -> None:
         if self._closing.is_set():
             raise CancelledError("the store is closed")
-        with create_transfer_manager(self._client, _TRANSFER) as manager:
+        with create_transfer_manager(self.client, _TRANSFER) as manager:
             self._transfers.add(manager)
             try:
                 start(manager).result()

@@ -1,5 +1,6 @@
 """Where experiments run and where their results go: from EVEREST_* variables, ``.env`` or flags."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +56,13 @@ Server = Annotated[str, address("http://", "https://")]
 Tracking = Annotated[str, address("http://", "https://", "postgresql://", "sqlite:///")]
 Studies = Annotated[str, address("postgresql://", "sqlite:///", "journal:")]
 Database = Annotated[str, address("postgresql://")]
+
+
+def bytes_of(quantity: str) -> int:
+    """Of a Quantity of memory or disk."""
+    number, unit = re.fullmatch(r"([\d.]+)(\D*)", quantity).groups()  # type: ignore[union-attr]
+    base = 1024 if unit.endswith("i") else 1000
+    return int(float(number) * (base ** " kMGT".index(unit[0].replace("K", "k")) if unit and unit != "m" else 1))
 
 
 def variable(name: str) -> str:
@@ -129,6 +137,11 @@ class PlatformSettings(BaseSettings):
     s3_secret: Name | None = Field(None, description="Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     patience_s: Positive = Field(900, description="seconds to wait at the end for a server that is away")
 
+    cache: Path | None = Field(
+        None, description="folder for copies of what is read from S3; None: cache in the work folder"
+    )
+    cache_size: Quantity = Field("50Gi", description="the most that copies of packed sets take there")
+
     mlflow_uri: Tracking | None = Field(None, description="tracking server; None: sqlite in the work folder")
     mlflow_experiment: Annotated[
         str, matching(r"\w[\w./ -]*", "must be letters, digits, '_', '.', '/', '-' and blanks, a letter or digit first")
@@ -180,6 +193,10 @@ class PlatformSettings(BaseSettings):
         names = ("s3_endpoint", "mlflow_uri", "studies")
         there = {name: getattr(self, f"pod_{name}") or getattr(self, name) for name in names}
         return self.model_copy(update={**there, **{f"pod_{name}": None for name in names}})
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache or self.work / "cache"
 
     @property
     def study_uri(self) -> str:

@@ -22,12 +22,13 @@ EXPIRED = Refusal(400, "ExpiredToken", "The provided token has expired.")
 
 
 class S3Proxy:
-    """``refused`` has operations by name (``"*"``: all) and what they are answered."""
+    """``refused`` has operations by name (``"*"``: all) and what they are answered; while ``away`` nobody is."""
 
     def __init__(self, server: str, host: str = "127.0.0.1") -> None:
         self.refused: dict[str, Refusal] = {}
         self.spoil: Spoil = lambda _, content: content
         self.asked: Counter[str] = Counter()
+        self.away = threading.Event()
         parts, proxy = urlsplit(server), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -36,6 +37,9 @@ class S3Proxy:
             def handle_one(self) -> None:
                 operation = _operation(self.command, self.path)
                 proxy.asked[operation] += 1
+                if proxy.away.is_set():
+                    self.close_connection = True
+                    return
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if refusal := proxy.refused.get(operation) or proxy.refused.get("*"):
                     self.answer(refusal.status, {"Content-Type": "application/xml"}, _xml(refusal))

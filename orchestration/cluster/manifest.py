@@ -220,6 +220,8 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "EVEREST_S3_PREFIX": settings.s3_prefix,
         "EVEREST_S3_REGION": settings.s3_region,
         "EVEREST_PATIENCE_S": str(settings.patience_s),
+        "EVEREST_CACHE": str(settings.cache) if settings.cache else None,
+        "EVEREST_CACHE_SIZE": settings.cache_size,
         "EVEREST_BACKOFF_LIMIT": str(settings.backoff_limit),
         "EVEREST_GRACE_S": str(settings.grace_s),
         "EVEREST_GPUS": str(settings.gpus),
