@@ -21,7 +21,7 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     added.add_argument("--deep", action="store_true", help="reach every frame by seeking, not eight of each video")
     added = data.add_parser("pack", help="make a set for training: every frame a JPEG, in tar files with an index")
     added.set_defaults(run=_pack, doing="data pack")
-    added.add_argument("source", type=Path, metavar="LIST|FOLDER")
+    added.add_argument("source", metavar="LIST|FOLDER", help="or s3://BUCKET/PREFIX of one, with the videos beside it")
     added.add_argument("out", metavar="FOLDER|s3://BUCKET/PREFIX", help="typed again it goes on where it was")
     added.add_argument("--root", type=Path, help="what relative paths of the list start from")
     added.add_argument("--part", default="1/1", metavar="3/8", help="one of so many that share the work")
@@ -52,9 +52,9 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
 
 def _pack(options: argparse.Namespace, rest: list[str]) -> None:
     nothing_left(rest)
-    from everest.data.index import read_files
     from everest.data.packed.pack import Packing, Part, how_to_pack
     from everest.data.packed.place import place_at
+    from everest.data.packed.source import source_at
     from everest.progress import ProgressBar, start_logging
 
     for name, least, most in (("short_side", 16, 4096), ("quality", 1, 95), ("every", 1, None), ("workers", 1, None)):
@@ -67,14 +67,14 @@ def _pack(options: argparse.Namespace, rest: list[str]) -> None:
         raise UsageError(f"--max-bad {options.max_bad}: must be a share, from 0 to 1")
     start_logging()
     part = Part.parse(options.part)
-    index = read_files(options.source, options.root)
-    how = how_to_pack(index, options.short_side, options.quality, options.every, options.shard_videos)
-    packing = Packing(index, how, place_at(options.out), part, options.max_bad, DataConfig().time_limit)
-    packing.begin()
-    with ProgressBar("pack", packing.videos) as bar:
-        packing.advance = bar.advance
-        packing.pack(options.workers)
-    manifest = packing.finish()
+    with source_at(options.source, options.root) as source:
+        how = how_to_pack(source.index, options.short_side, options.quality, options.every, options.shard_videos)
+        packing = Packing(source, how, place_at(options.out), part, options.max_bad, DataConfig().time_limit)
+        packing.begin()
+        with ProgressBar("pack", packing.videos) as bar:
+            packing.advance = bar.advance
+            packing.pack(options.workers)
+        manifest = packing.finish()
     if manifest is None:
         done = f"part {part.number} of {part.of} is done"
         print(f"{options.out}: {done}; {packing.missing} of {packing.shards} tar files are still to be made by others")

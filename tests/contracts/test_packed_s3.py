@@ -13,11 +13,12 @@ import torch
 
 from everest.config import Experiment
 from everest.data.clips import TrainClips
-from everest.data.index import VideoIndex, read_files, read_index, read_packed
+from everest.data.index import VideoIndex, read_index, read_packed
 from everest.data.packed.check import verdicts
 from everest.data.packed.manifest import read_manifest
 from everest.data.packed.pack import Packing, Part, how_to_pack
 from everest.data.packed.place import Folder
+from everest.data.packed.source import source_at
 from everest.data.packed.videos import PackedVideos
 from everest.errors import EverestError, UsageError
 from orchestration.block_cache import BlockCache
@@ -56,22 +57,22 @@ def remote(synthetic: Path, settings: PlatformSettings, address: str, monkeypatc
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("EVEREST_CACHE", str(settings.cache))
-    pack(synthetic, S3Place(address, settings))
+    pack(synthetic / "train.csv", S3Place(address, settings))
     return read_packed(address)
 
 
 @pytest.fixture
 def local(synthetic: Path, tmp_path: Path) -> PackedIndex:
-    pack(synthetic, Folder(tmp_path / "local"))
+    pack(synthetic / "train.csv", Folder(tmp_path / "local"))
     return read_packed(tmp_path / "local")
 
 
-def pack(synthetic: Path, out: Folder | S3Place) -> None:
-    index = read_files(synthetic / "train.csv")
-    packing = Packing(index, how_to_pack(index, short_side=32), out, Part(), 0.05, HANGS_S)
-    packing.begin()
-    packing.pack(2)
-    assert packing.finish()
+def pack(source: Path | str, out: Folder | S3Place) -> None:
+    with source_at(str(source), None) as opened:
+        packing = Packing(opened, how_to_pack(opened.index, short_side=32), out, Part(), 0.05, HANGS_S)
+        packing.begin()
+        packing.pack(2)
+        assert packing.finish()
 
 
 def config() -> Experiment:
@@ -233,3 +234,26 @@ def test_the_blocks_used_longest_ago_make_room(tmp_path: Path) -> None:
     assert kept == [0, 3, 4, 5, 6, 7, 8, 9]
     cache.put({"large": bytes(2000)})
     assert not (tmp_path / "large").exists()
+
+
+def test_a_list_or_folder_in_s3_is_packed_with_the_videos_beside_it(
+    synthetic: Path, settings: PlatformSettings, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    raw = S3Place(f"{address}-raw", settings)
+    for file in [synthetic / "train.csv", synthetic / "classes.txt", *sorted((synthetic / "videos").iterdir())[:16]]:
+        with raw.writing(str(file.relative_to(synthetic))) as part:
+            part.write_bytes(file.read_bytes())
+    pack(f"{address}-raw/train.csv", Folder(tmp_path / "from-s3"))
+    pack(synthetic / "train.csv", Folder(tmp_path / "from-here"))
+    ours, theirs = read_packed(tmp_path / "from-s3"), read_packed(tmp_path / "from-here")
+    assert ours.classes == theirs.classes
+    assert [(video.name, video.label) for video in ours.videos] == [
+        (video.name, video.label) for video in theirs.videos
+    ]
+    assert all(torch.equal(*pair) for pair in zip(clips(ours), clips(theirs), strict=True))
+    pack(f"{address}-raw/videos/", Folder(tmp_path / "folder"))
+    assert [video.name for video in read_packed(tmp_path / "folder").videos] == [f"{n:05d}.mp4" for n in range(16)]
+    with pytest.raises(UsageError, match=r"-raw/none.csv does not exist; give the address of a list"):
+        pack(f"{address}-raw/none.csv", Folder(tmp_path / "none"))

@@ -30,6 +30,7 @@ from everest.data.packed.format import (
 from everest.data.packed.manifest import Manifest
 from everest.data.packed.place import FileSum, Place, Range
 from everest.data.packed.shard import Item, write_shard
+from everest.data.packed.source import Source
 from everest.errors import UsageError
 
 _MOST_IN_A_SHARD, _FEWEST_SHARDS = 64, 64
@@ -82,7 +83,7 @@ class Packing:
     ``advance`` is called for each video that is packed or was before.
     """
 
-    index: VideoIndex[VideoFiles]
+    source: Source
     how: How
     out: Place
     part: Part
@@ -91,7 +92,7 @@ class Packing:
     advance: Callable[[int], None] = lambda count: None
 
     def __post_init__(self) -> None:
-        self.bad = BadVideos(len(self.index.videos), self.max_bad)
+        self.bad = BadVideos(len(self.source.index.videos), self.max_bad)
         self._lock, self._stop = threading.Lock(), threading.Event()
 
     @property
@@ -190,7 +191,7 @@ class Packing:
             videos=len(videos),
             frames=int(videos["frames"].sum()),
             bytes=sum(found.bytes for found in files.values()),
-            classes=self.index.classes,
+            classes=self.source.index.classes,
             bad=bad,
             files=files,
         )
@@ -214,15 +215,17 @@ class Packing:
             self.bad.check()
 
     def _item(self, number: int) -> Item:
-        video = self.index.videos[number]
-        return Item(number, os.path.relpath(video.name, Path(self.index.source).parent), video)
+        index = self.source.index
+        video = index.videos[number]
+        name = os.path.relpath(video.name, Path(index.source).parent)
+        return Item(number, name, video.label, self.source.here(video))
 
     def _tables(self, pieces: Sequence[Piece]) -> tuple[np.ndarray, bytes]:
         """Rows of VIDEO in the order of the list, and the videos' names one after another."""
         names = [os.fsencode(self._item(number).name) for number in range(self.how.videos)]
         videos = np.zeros(len(names), VIDEO)
         videos["path_end"] = np.cumsum([len(name) for name in names])
-        videos["label"] = self.index.videos.labels
+        videos["label"] = self.source.index.videos.labels
         row = 0
         for shard, piece in enumerate(pieces):
             for packed in piece.videos:

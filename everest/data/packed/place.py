@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -57,6 +58,9 @@ class Place(Protocol):
 
     def fetch(self, name: str, wanted: FileSum) -> Path:
         """A whole file with that sum, on this machine, that is not to be changed."""
+
+    def copy(self, name: str, file: Path) -> None:
+        """To ``file``; where there is none of that name, nothing."""
 
     def sum(self, name: str) -> FileSum:
         """Of a whole file, from where it truly lies."""
@@ -123,6 +127,10 @@ class Folder:
         if FileSum.of(file) != wanted:
             raise EverestError(f"{file} is not as it was packed (its SHA-256 differs); pack the set again")
         return file
+
+    def copy(self, name: str, file: Path) -> None:
+        if (self.path / name).is_file():
+            shutil.copyfile(self.path / name, file)
 
     def sum(self, name: str) -> FileSum:
         try:

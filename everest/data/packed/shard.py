@@ -3,6 +3,7 @@
 import json
 import tarfile
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -10,7 +11,6 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from everest.data.decode import DecodeError, jpegs
-from everest.data.files import VideoFile
 from everest.data.packed.format import FRAME, How, Packed, Piece, frame_sum
 from everest.data.packed.place import FileSum
 from everest.data.reader.frames import Facts
@@ -21,7 +21,8 @@ class Item(NamedTuple):
 
     number: int  # in the list
     name: str
-    video: VideoFile
+    label: int | None
+    here: AbstractContextManager[Path]
 
 
 def write_shard(
@@ -49,16 +50,17 @@ def write_shard(
 def _write_video(item: Item, how: How, shard: BinaryIO, time_limit: float) -> tuple[Packed, np.ndarray]:
     begin = shard.tell()
     rows: list[tuple[int, int, int]] = []
-    for found in jpegs(item.video.path, how.short_side, how.quality, how.every, time_limit):
-        if isinstance(found, Facts):
-            _cut_off(shard, begin)
-            facts, rows = found, []
-            continue
-        frame = len(rows)
-        offset = _add(shard, f"{item.number:07d}/{frame:06d}.jpg", found)
-        rows.append((offset, len(found), frame_sum(item.number, frame, found)))
+    with item.here as path:
+        for found in jpegs(path, how.short_side, how.quality, how.every, time_limit):
+            if isinstance(found, Facts):
+                _cut_off(shard, begin)
+                facts, rows = found, []
+                continue
+            frame = len(rows)
+            offset = _add(shard, f"{item.number:07d}/{frame:06d}.jpg", found)
+            rows.append((offset, len(found), frame_sum(item.number, frame, found)))
     packed = Packed(number=item.number, frames=len(rows), **facts._asdict())
-    about = {"name": item.name, "label": item.video.label, **asdict(packed)}
+    about = {"name": item.name, "label": item.label, **asdict(packed)}
     _add(shard, f"{item.number:07d}/video.json", json.dumps(about, indent=1).encode())
     return packed, np.array(rows, FRAME)
 

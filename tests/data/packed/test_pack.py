@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from everest.data.packed.format import FRAME
 from everest.data.packed.manifest import Manifest, read_manifest
 from everest.data.packed.pack import Packing, Part, how_to_pack
 from everest.data.packed.place import Folder, place_at
+from everest.data.packed.source import Source
 from everest.data.packed.videos import PackedVideos
 from everest.errors import EverestError, UsageError
 from tests.conftest import tiny
@@ -67,9 +69,9 @@ def pack(listed: Path, out: Path, part: str = "1/1", max_bad: float = 0.5, **how
 
 
 def packing_of(listed: Path, out: Path, part: str = "1/1", max_bad: float = 0.5, **how: int) -> Packing:
-    index = read_files(listed)
-    chosen = how_to_pack(index, **{"short_side": 96, **how})
-    return Packing(index, chosen, Folder(out), Part.parse(part), max_bad, time_limit=HANGS_S)
+    source = Source(read_files(listed), lambda video: nullcontext(video.path))
+    chosen = how_to_pack(source.index, **{"short_side": 96, **how})
+    return Packing(source, chosen, Folder(out), Part.parse(part), max_bad, time_limit=HANGS_S)
 
 
 def manifest_of(index: PackedIndex) -> Manifest:
