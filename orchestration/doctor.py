@@ -149,13 +149,13 @@ def _mlflow(settings: PlatformSettings) -> str:
     from mlflow.exceptions import MlflowException
 
     from orchestration.tracking.connection import connect
-    from orchestration.tracking.errors import is_away
+    from orchestration.tracking.errors import describe, is_away
 
     connect(settings)
     try:
         mlflow.MlflowClient().search_experiments(max_results=1)
     except MlflowException as error:
-        said = "does not answer; make ui forwards the chart's" if is_away(error) else one_line(error)[:200]
+        said = "does not answer; make ui forwards the chart's" if is_away(error) else describe(error)
         raise EverestError(
             f"MLflow at {settings.tracking_uri}: {said} (EVEREST_MLFLOW_URI, MLFLOW_TRACKING_…)"
         ) from None

@@ -1,6 +1,7 @@
 """What an error says of a record: that it is wrong in itself, or that MLflow will take it another time."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,23 @@ def is_away(error: BaseException) -> bool:
     return unanswered or not _remote()
 
 
+def describe(error: BaseException) -> str:
+    """One line, with what to set where that is known."""
+    said = one_line(error)
+    cause = error.__cause__ or error.__context__ or error
+    if isinstance(cause, SSLError) or "certificate bundle" in said:
+        why = re.search(r"certificate verify failed: [^(]*[^( ]|Could not find .*|\[SSL.*?\][^(]*[^( ]", str(cause))
+        return (
+            f"{why[0] if why else one_line(cause)} (set MLFLOW_TRACKING_SERVER_CERT_PATH, or REQUESTS_CA_BUNDLE, to a "
+            "file with the certificate of the authority that signed the server's, in a pod by a pod patch)"
+        )
+    if sent_on := re.search(r"failed with error code (3\d\d) ", said):
+        return (
+            f"it sends one on to another address ({sent_on[1]}): set EVEREST_MLFLOW_URI to where MLflow itself answers"
+        )
+    return said
+
+
 def unless_refused(operation: Callable[[], Any], settings: PlatformSettings) -> None:
     """What MLflow does not accept is said, and stops nothing; any other error is raised."""
     try:
@@ -74,7 +92,7 @@ def unless_refused(operation: Callable[[], Any], settings: PlatformSettings) -> 
     except MlflowException as error:
         if not refused(error):
             raise
-        log.error("MLflow at %s refuses a record: %s", settings.tracking_uri, one_line(error))  # noqa: TRY400
+        log.error("MLflow at %s refuses a record: %s", settings.tracking_uri, describe(error))  # noqa: TRY400
 
 
 def _by_mlflow(error: MlflowException) -> bool:

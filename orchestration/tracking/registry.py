@@ -30,6 +30,7 @@ from orchestration.outbox import one_line
 from orchestration.s3 import S3Store
 from orchestration.settings import Alias, ModelName, PlatformSettings, check_argument
 from orchestration.tracking.connection import connect
+from orchestration.tracking.errors import describe
 from orchestration.tracking.presentation import ADDRESS, RUN, run_link, version_note
 from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker
 
@@ -218,7 +219,7 @@ def _metric_tags(metrics: Mapping[str, float]) -> dict[str, str]:
 
 
 def _refused(settings: PlatformSettings, error: MlflowException) -> EverestError:
-    return EverestError(f"MLflow at {settings.tracking_uri}: {one_line(error)}")
+    return EverestError(f"MLflow at {settings.tracking_uri}: {describe(error)}")
 
 
 def _metric(wanted: str, tags: Mapping[str, str]) -> str:

@@ -9,10 +9,9 @@ from mlflow.exceptions import MlflowException
 
 from everest.errors import EverestError
 from orchestration.job import Unreachable
-from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import connect
-from orchestration.tracking.errors import passes
+from orchestration.tracking.errors import describe, passes
 from orchestration.tracking.presentation import RUN, SUBMISSION
 
 
@@ -69,7 +68,7 @@ class Runs:
             yield
         except MlflowException as error:
             kind = Unreachable if passes(error) else EverestError
-            raise kind(f"MLflow at {self.settings.tracking_uri}: {one_line(error)[:200]}") from None
+            raise kind(f"MLflow at {self.settings.tracking_uri}: {describe(error)}") from None
 
 
 def progress_of(settings: PlatformSettings, names: Iterable[str]) -> dict[str, Measured]:

@@ -26,7 +26,7 @@ from orchestration.outbox import Away, Operation, Outbox, one_line
 from orchestration.provenance import commit, given_tags
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import experiment_id
-from orchestration.tracking.errors import is_away, passes, refused, unless_refused
+from orchestration.tracking.errors import describe, is_away, passes, refused, unless_refused
 from orchestration.tracking.numbers import Numbers, there
 from orchestration.tracking.presentation import (
     COMMIT,
@@ -73,8 +73,10 @@ class MLflowTracker:
             self.tags[COMMIT] = code
         self.client = mlflow.MlflowClient()
         server = f"MLflow at {settings.tracking_uri}"
-        self._outbox = Outbox(server, passes)
-        self._uploads = Outbox(f"what keeps artifacts of {server}", passes)  # numbers do not wait for pictures
+        self._outbox = Outbox(server, passes, describe)
+        self._uploads = Outbox(
+            f"what keeps artifacts of {server}", passes, describe
+        )  # numbers do not wait for pictures
         self._numbers = Numbers(self.client, settings, folder / METRICS)
         self._parameters: Mapping[str, Any] = {}
         self._kept: list[Operation] = []  # what is not in the metrics file, for a run that is made again
@@ -175,7 +177,7 @@ class MLflowTracker:
         self._key = uuid.uuid4().hex
 
     def _unwilling(self, error: MlflowException) -> EverestError:
-        said = f"MLflow at {self.settings.tracking_uri}: {one_line(error)}"
+        said = f"MLflow at {self.settings.tracking_uri}: {describe(error)}"
         return EverestError(f"{said} (EVEREST_MLFLOW_URI, MLFLOW_TRACKING_…)")
 
     def _describe_settings(self, run: Run) -> None:
