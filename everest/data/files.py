@@ -1,13 +1,14 @@
 """Videos that are files: one, and a million of them in little memory."""
 
+import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
-from itertools import chain, islice, pairwise
+from itertools import chain, islice, pairwise, repeat
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from torch import Tensor
@@ -18,25 +19,46 @@ from everest.data.shared_array import NamelessFile, SharedArray
 from everest.data.video import Plan
 
 _NO_LABEL = -1
+#: Start and end in seconds; None is the file's end.
+Window = tuple[float, float | None]
+_WHOLE: Window = (0.0, None)
 _AT_ONCE = 10_000  # videos
 _PIECE = 1 << 20  # bytes
 
 
 class VideoFile(NamedTuple):
-    """A Video."""
+    """A Video: a file, or a window of it."""
 
     path: Path
     label: int | None
+    start: float = 0.0  # seconds
+    end: float | None = None  # seconds; None is the file's end
 
     @property
     def name(self) -> str:
-        return str(self.path)
+        return f"{self.path}{window_name(self.start, self.end)}"
+
+    @property
+    def window(self) -> dict[str, Any]:
+        """For a reader; none for the whole file."""
+        return {"start": self.start, "end": self.end} if (self.start, self.end) != _WHOLE else {}
 
     def cut(self, plan: Plan, data: DataConfig) -> list[Tensor]:
-        return list(cut(self.path, plan, data.reader, data.time_limit))
+        return list(cut(self.path, plan, data.reader, data.time_limit, **self.window))
 
     def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
-        return decode(self.path, short_side, choose, data.reader, data.time_limit)
+        return decode(self.path, short_side, choose, data.reader, data.time_limit, **self.window)
+
+
+def window_name(start: float, end: float | None) -> str:
+    """``" [8-16 s]"``; nothing for the whole file."""
+    if (start, end) == _WHOLE:
+        return ""
+    return f" [from {_short(start)} s]" if end is None else f" [{_short(start)}-{_short(end)} s]"
+
+
+def _short(seconds: float) -> str:
+    return repr(float(seconds)).removesuffix(".0")
 
 
 class VideoFiles(Sequence[VideoFile]):
@@ -45,15 +67,19 @@ class VideoFiles(Sequence[VideoFile]):
     Each VideoFile is made when it is asked for. Processes that they are sent to share the memory.
     """
 
-    def __init__(self, root: Path, paths: SharedArray, ends: SharedArray, labels: SharedArray) -> None:
-        """``paths``: from ``root``, in UTF-8, uint8; ``ends`` of each in them, from 0 on, int64 (n + 1)."""
-        self.root, self._paths, self._ends, self._labels = root, paths, ends, labels
+    def __init__(
+        self, root: Path, paths: SharedArray, ends: SharedArray, labels: SharedArray, windows: SharedArray | None
+    ) -> None:
+        """``paths``: from ``root``, in UTF-8, uint8; ``ends`` of each in them, from 0 on, int64 (n + 1);
+        ``windows``: start and end of each after the other, float64 (2 n), inf for none, if any video has one.
+        """
+        self.root, self._paths, self._ends, self._labels, self._windows = root, paths, ends, labels, windows
 
     @classmethod
     def of(cls, videos: Iterable[VideoFile]) -> "VideoFiles":
         gathered = Gathering(Path())
-        for path, label in videos:
-            gathered.add(str(path), label)
+        for path, label, start, end in videos:
+            gathered.add(str(path), label, start, end)
         return gathered.videos()
 
     @property
@@ -62,7 +88,7 @@ class VideoFiles(Sequence[VideoFile]):
         return self._labels.values
 
     def with_labels(self, labels: np.ndarray) -> "VideoFiles":
-        return VideoFiles(self.root, self._paths, self._ends, SharedArray.of(labels.astype(np.int32)))
+        return VideoFiles(self.root, self._paths, self._ends, SharedArray.of(labels.astype(np.int32)), self._windows)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -76,7 +102,7 @@ class VideoFiles(Sequence[VideoFile]):
         if isinstance(chosen, range):
             return tuple(self[one] for one in chosen)
         label = int(self.labels[chosen])
-        return VideoFile(self.root / self.listed(chosen), None if label == _NO_LABEL else label)
+        return VideoFile(self.root / self.listed(chosen), None if label == _NO_LABEL else label, *self.window(chosen))
 
     def listed(self, at: int) -> str:
         """The path as the list has it."""
@@ -84,15 +110,27 @@ class VideoFiles(Sequence[VideoFile]):
         return _decoded(self._paths.values[begin:end].tobytes())
 
     def digest(self, start: Path, classes: Sequence[str]) -> str:
-        """A hash of paths (from ``start``), labels and names of classes."""
+        """A hash of paths (from ``start``), labels, windows and names of classes."""
         labels = (None if label < 0 else label for label in self.labels.tolist())
-        paths = _relative(self.paths(), start)
-        lines = chain((f"{path}\0{label}" for path, label in zip(paths, labels, strict=True)), classes)
+        each = zip(_relative(self.paths(), start), labels, self.windows(), strict=True)
+        lines = chain((f"{path}\0{label}{window_name(*window)}" for path, label, window in each), classes)
         found, between = sha256(), ""
         while some := list(islice(lines, _AT_ONCE)):
             found.update(os.fsencode(between + "\n".join(some)))
             between = "\n"
         return found.hexdigest()[:16]
+
+    def window(self, at: int) -> Window:
+        return _WHOLE if self._windows is None else _window(*self._windows.values[2 * at : 2 * at + 2].tolist())
+
+    def windows(self) -> Iterator[Window]:
+        """Of all."""
+        if self._windows is None:
+            yield from repeat(_WHOLE, len(self))
+        else:
+            for first in range(0, 2 * len(self), _AT_ONCE):
+                numbers = iter(self._windows.values[first : first + _AT_ONCE].tolist())
+                yield from map(_window, numbers, numbers)
 
     def paths(self) -> Iterator[str]:
         """Of all, without the expense of a Path; not normalised."""
@@ -104,11 +142,11 @@ class VideoFiles(Sequence[VideoFile]):
                 yield os.path.join(root, _decoded(text[begin - ends[0] : end - ends[0]]))
 
     def repeated(self, spelled: Callable[[str], str], values: np.ndarray) -> list[int]:
-        """Which ones, in their order, are there again with another of ``values``, as their paths are ``spelled``.
+        """Which windows, in their order, are there again with another of ``values``, as paths are ``spelled``.
 
         By 64 bits of a hash: what is found is to be looked at again.
         """
-        keys = np.fromiter((hash(spelled(path)) for path in self.paths()), np.int64, len(self))
+        keys = np.fromiter(map(hash, zip(map(spelled, self.paths()), self.windows(), strict=True)), np.int64, len(self))
         order = np.argsort(keys, kind="stable")
         starts = np.flatnonzero(np.diff(keys[order], prepend=keys[order[:1]] - 1))
         values = values[order]
@@ -121,29 +159,37 @@ class Gathering:
 
     def __init__(self, root: Path) -> None:
         self._root, self._paths, self._unwritten = root, NamelessFile(), bytearray()
-        self._ends, self._labels = array("q", [0]), array("i")
+        self._ends, self._labels, self._windows = array("q", [0]), array("i"), array("d")
 
     def __len__(self) -> int:
         return len(self._labels)
 
-    def add(self, path: str, label: int | None) -> None:
+    def add(self, path: str, label: int | None, start: float = 0.0, end: float | None = None) -> None:
         """A path from the root."""
         encoded = path.encode("utf-8", "surrogateescape")
         self._unwritten += encoded
         self._ends.append(self._ends[-1] + len(encoded))
         self._labels.append(_NO_LABEL if label is None else label)
+        self._windows.extend((start, math.inf if end is None else end))
         if len(self._unwritten) > _PIECE:
             self._write()
 
     def videos(self) -> VideoFiles:
         """All of them; there is nothing to add afterwards."""
         self._write()
-        ends, labels = (SharedArray.of(np.frombuffer(kept, kept.typecode)) for kept in (self._ends, self._labels))
-        return VideoFiles(self._root, SharedArray(self._paths, "u1"), ends, labels)
+        ends, labels, windows = (
+            SharedArray.of(np.frombuffer(kept, kept.typecode)) for kept in (self._ends, self._labels, self._windows)
+        )
+        whole = bool((windows.values[::2] == 0).all() and (windows.values[1::2] == math.inf).all())
+        return VideoFiles(self._root, SharedArray(self._paths, "u1"), ends, labels, None if whole else windows)
 
     def _write(self) -> None:
         self._paths.write(self._unwritten)
         self._unwritten.clear()
+
+
+def _window(start: float, end: float) -> Window:
+    return start, None if end == math.inf else end
 
 
 def _decoded(path: bytes) -> str:

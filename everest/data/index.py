@@ -12,9 +12,10 @@ from typing import Generic, Self
 import numpy as np
 from typing_extensions import TypeVar
 
-from everest.data.files import Gathering, VideoFile, VideoFiles
+from everest.data.files import Gathering, VideoFile, VideoFiles, Window, window_name
 from everest.data.folders import folders_in, videos_below, videos_in
-from everest.data.lists import read_names, read_rows
+from everest.data.lines import read_names
+from everest.data.lists import read_rows
 from everest.data.packed.manifest import is_packed, read_manifest
 from everest.data.packed.place import place_at
 from everest.data.packed.videos import PackedVideos
@@ -148,7 +149,9 @@ def _read_list(file: Path, root: Path) -> VideoIndex[VideoFiles]:
         if (row.label is None) != (first.label is None):
             has = "no" if row.label is None else "a"
             raise UsageError(f"{file} line {row.number}: {row.path!r} has {has} label, unlike line {first.number}")
-        gathered.add(row.path, None if row.label is None else texts.setdefault(row.label, len(texts)))
+        gathered.add(
+            row.path, None if row.label is None else texts.setdefault(row.label, len(texts)), row.start, row.end
+        )
         lines.append(row.number)
     videos = gathered.videos()
     if not texts:
@@ -199,12 +202,13 @@ def _refuse_two_labels(
     file: Path, videos: VideoFiles, lines: Sequence[int], texts: Sequence[str], text_of: np.ndarray
 ) -> None:
     """However the path is spelled. ``lines`` and ``text_of`` (which of ``texts`` the label is) of each video."""
-    first: dict[str, int] = {}
+    first: dict[tuple[str, Window], int] = {}
     for at in videos.repeated(os.path.normpath, videos.labels):
-        before = first.setdefault(os.path.normpath(videos[at].path), at)
+        window = videos.window(at)
+        before = first.setdefault((os.path.normpath(videos[at].path), window), at)
         if videos.labels[before] != videos.labels[at]:
             raise UsageError(
-                f"{file} line {lines[at]}: {videos.listed(at)!r} has label {texts[text_of[at]]}, "
+                f"{file} line {lines[at]}: {videos.listed(at)!r}{window_name(*window)} has label {texts[text_of[at]]}, "
                 f"and {texts[text_of[before]]} in line {lines[before]}"
             )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from everest.data.files import VideoFiles
+from everest.data.files import VideoFiles, window_name
 from everest.data.index import VideoIndex
 from everest.errors import UsageError
 
@@ -19,8 +19,8 @@ def remarks(index: VideoIndex[VideoFiles]) -> Iterator[str]:
     labels: defaultdict[str, set[int]] = defaultdict(set)
     times: Counter[str] = Counter()
     for at in index.videos.repeated(os.path.realpath, np.arange(len(index.videos))):
-        path, label = index.videos[at]
-        real = os.path.realpath(path)
+        path, label, start, end = index.videos[at]
+        real = os.path.realpath(path) + window_name(start, end)
         labels[real] |= set() if label is None else {label}
         times[real] += 1
     if two := next((path for path, found in labels.items() if len(found) > 1), None):

@@ -3,15 +3,18 @@
 import os
 import pickle
 import random
+from collections.abc import Iterator
 from hashlib import sha256
 from multiprocessing import resource_sharer
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from everest.data.check import verdicts
 from everest.data.files import VideoFile, VideoFiles
 from everest.data.index import VideoIndex, read_index
 from everest.data.workers import worker_context
@@ -96,6 +99,42 @@ def test_videos_of_a_folder_are_in_the_order_of_their_paths(tmp_path: Path) -> N
     labelled = labelled.rename(labelled.parent / "set" / "class")
     expected = sorted(path for path in labelled.rglob("*") if path.is_file())
     assert [video.path for video in read_index(labelled.parent).videos] == expected
+
+
+def test_what_is_there_again_with_another_value_is_found_however_it_is_spelled() -> None:
+    drawn = random.Random(1)
+    for _ in range(200):
+        given = [
+            VideoFile(
+                Path(drawn.choice("abc")), drawn.randrange(3), drawn.choice([0.0, 1.0]), drawn.choice([None, 2.0])
+            )
+            for _ in range(drawn.randint(1, 12))
+        ]
+        videos = VideoFiles.of(given)
+        expected = [
+            number
+            for number, (path, label, *window) in enumerate(given)
+            if any(
+                (other.path.name == "c") == (path.name == "c") and [*other[2:]] == window and other.label != label
+                for other in given
+            )
+        ]
+        spelled = {"./a": "a", "./b": "a", "./c": "c"}
+        assert videos.repeated(spelled.__getitem__, videos.labels) == expected
+
+
+def test_a_check_takes_no_more_videos_than_it_is_about_to_try(tmp_path: Path) -> None:
+    taken = []
+
+    def videos() -> Iterator[VideoFile]:
+        for number in range(1000):
+            taken.append(number)
+            yield VideoFile(tmp_path / "gone.mp4", None)
+
+    found = verdicts(SimpleNamespace(videos=videos()), workers=2)
+    assert next(found).path == f"{tmp_path}/gone.mp4"
+    found.close()
+    assert len(taken) < 100
 
 
 @pytest.mark.parametrize("root", ["", "videos", "..", "/elsewhere"])

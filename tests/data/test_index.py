@@ -1,6 +1,7 @@
 """Lists and folders of videos."""
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -239,3 +240,163 @@ def test_whatever_moves_is_a_video_and_pictures_sound_and_text_beside_it_are_not
     for name in [*videos, "j.jpg", "k.png", "l.mp3", "m.ogg", "n.txt", "o.srt", "p.json", "q.webp", "r.wav", "s.dat"]:
         (tmp_path / name).touch()
     assert [video.path.name for video in read_index(tmp_path).videos] == videos
+
+
+@pytest.mark.parametrize(
+    ("line", "label", "start", "end"),
+    [
+        ("long.mp4,3,8,16", 3, 8, 16),
+        ("long.mp4;3; 8.5 ;16.25", 3, 8.5, 16.25),
+        ("long.mp4\t3\t0\t1e2", 3, 0, 100),
+        ('"a, long.mp4",3,8,16', 3, 8, 16),
+        ("a, long.mp4,3,8,16", 3, 8, 16),
+        ("long.mp4,3,8,", 3, 8, None),
+        ("long.mp4,3,,16", 3, 0, 16),
+        ("long.mp4,3,,", 3, 0, None),
+        ("long.mp4,,8,16", None, 8, 16),
+        ("long.mp4\t\t8\t16", None, 8, 16),
+        ("a long.mp4 3 8 16", 3, 8, 16),
+        ("long.mp4  3\t8 16.5", 3, 8, 16.5),
+        ("videos/long,3,8,16", 3, 8, 16),
+        ("videos/long;;8;16", None, 8, 16),
+    ],
+)
+def test_a_list_takes_windows_of_videos(
+    tmp_path: Path, line: str, label: int | None, start: float, end: float | None
+) -> None:
+    (tmp_path / "list.csv").write_text(f"{line}\n")
+    (video,) = read_index(tmp_path / "list.csv").videos
+    assert video[1:] == (label, start, end)
+    assert video.path.name.endswith(("long.mp4", "long"))
+
+
+@pytest.mark.parametrize(
+    "label", ["take 1 2", "catch 22 10 20", "jump 3", "7 8 x", '"jump, 3, 8"', "up, down, left", "2, 3 x"]
+)
+def test_a_class_that_ends_in_numbers_is_no_window(tmp_path: Path, label: str) -> None:
+    file = tmp_path / "list.csv"
+    for separator in (",", " ", ";"):
+        file.write_text(f"a.mp4{separator}{label}\n")
+        index = read_index(file)
+        assert index.classes == (label.strip('"'),)
+        assert list(index.videos) == [VideoFile(tmp_path / "a.mp4", 0)]
+    file.write_text('path,label\na.mp4,"jump, 3, 8"\nb.mp4,jump,3,8\n')  # the titles say that there are no times
+    assert read_index(file).classes == ("jump, 3, 8", "jump,3,8")
+    file.write_text("path,label\nvideos/a,3,8,2\n")
+    assert list(read_index(file).videos) == [VideoFile(tmp_path / "videos/a,3,8", 2)]
+
+
+@pytest.mark.parametrize(
+    ("titles", "line"),
+    [
+        ("path,label,start,end", "long.mp4,run,8,16"),
+        ("path,start,end,label", "long.mp4,8,16,run"),
+        ("Video;End (s);Class;Start (s)", "long.mp4;16;run;8"),
+        ("file_name\tstart_time\tend_time\tcategory", "long.mp4\t8\t16\trun"),
+        ("filename,class_name,time_start,time_end", '"long.mp4","run",8,16'),
+        ("path,label,start_sec,end_sec", "videos/a,long.mp4,run,8,16"),
+        ("path label start end", "long.mp4 run 8 16"),
+        ('"path","label","start","end"', "a long.mp4,run,8,16"),
+    ],
+)
+def test_titles_say_where_the_times_are(tmp_path: Path, titles: str, line: str) -> None:
+    (tmp_path / "list.csv").write_text(f"{titles}\n{line}\n")
+    index = read_index(tmp_path / "list.csv")
+    assert [video[1:] for video in index.videos] == [(0, 8, 16)]
+    assert index.classes == ("run",)
+
+
+def test_titles_may_leave_out_label_start_or_end(tmp_path: Path) -> None:
+    file = tmp_path / "list.csv"
+    for titles, line, label, start, end in (
+        ("path,start,end", "a.mp4,8,16", None, 8, 16),
+        ("path,start", "a.mp4,8", None, 8, None),
+        ("path,label,end", "a.mp4,1,16", 1, 0, 16),
+        ("path,label,start,end", "a.mp4,,8,16", None, 8, 16),
+        ("path\tlabel\tstart\tend", "a.mp4\t1\t8\t", 1, 8, None),
+        ("path,start,end", "videos/a,8,16", None, 8, 16),
+    ):
+        file.write_text(f"{titles}\n{line}\n")
+        assert [video[1:] for video in read_index(file).videos] == [(label, start, end)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.mp4,3,8,8", "line 1: start 8 is not before end 8"),
+        ("a.mp4,3,16.5,8", "line 1: start 16.5 is not before end 8"),
+        ("a.mp4 3 0 0", "line 1: start 0 is not before end 0"),
+        ("a.mp4,3,-1,8", "line 1: start -1 is negative"),
+        ("a.mp4 3 -1 8", "line 1: start -1 is negative"),
+        ("a.mp4,3,0,x", "line 1: end 'x' is no number of seconds"),
+        ("a.mp4,run,x,8", "line 1: start 'x' is no number of seconds"),
+        ("a.mp4,3,x,y", "line 1: start 'x' is no number of seconds"),
+        ("a.mp4,3,00:01,00:08", "line 1: start '00:01' is no number of seconds"),
+        ("a.mp4 3 00:01 00:08", "line 1: start '00:01' is no number of seconds"),
+        ("a.mp4;3;0,5;8", "line 1: start '0,5' is no number of seconds"),
+        ("a.mp4,3,nan,8", "line 1: start 'nan' is no number of seconds"),
+        ("a.mp4,3,0,inf", "line 1: end 'inf' is no number of seconds"),
+        ("a.mp4,3,0,1_0", "line 1: end '1_0' is no number of seconds"),
+        ("a.mp4,3,8s,16s", "line 1: start '8s' is no number of seconds"),
+        ("a.mp4,0.5,0,8", "line 1: label '0.5' is no whole number"),
+        ("a.mp4,-1,0,8", "line 1: label -1 is negative"),
+        ("a.mp4,3,8", "line 1: label '3,8' is no whole number"),
+        ("path,label,start,end\na.mp4,3,8", "line 2 has 3 columns, and the titles are path, label, start, end"),
+        ("path,start,end\na.mp4,3,8,16", "line 2 has 4 columns, and the titles are path, start, end"),
+        ("path,start,end\na.mp4", "line 2 has 1 columns, and the titles are path, start, end"),
+        ("path,label,start_frame,end_frame", "line 1: column 'start_frame' is unknown"),
+        ("path,label,split", "line 1: column 'split' is unknown"),
+        ("label,path,start,end", "line 1: the columns are 'label,path,start,end'; a list has the path first"),
+        ("path,start,start,end", "line 1: the columns are 'path,start,start,end'"),
+        ("a.mp4,,0,8\nb.mp4,1,0,8", "line 2: 'b.mp4' has a label, unlike line 1"),
+        ("a.mp4,0,0,8\n./a.mp4,1,0.0,8", r"line 2: './a.mp4' \[0-8 s\] has label 1, and 0 in line 1"),
+    ],
+)
+def test_a_wrong_window_names_file_and_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "list.csv").write_text(f"{content}\n")
+    with pytest.raises(UsageError, match=f"list.csv {message}"):
+        read_index(tmp_path / "list.csv")
+
+
+def test_windows_of_a_video_are_videos_of_their_own(tmp_path: Path) -> None:
+    file = videos(tmp_path, "a.mp4") / "list.csv"
+    file.write_text("a.mp4,0,0,8\na.mp4,1,8,16.25\na.mp4,1,8,\na.mp4,0,,\n./a.mp4,1,8.0,16.25\n")
+    index = read_index(file)
+    path = tmp_path / "a.mp4"
+    assert list(index.videos) == [
+        VideoFile(path, 0, 0, 8),
+        VideoFile(path, 1, 8, 16.25),
+        VideoFile(path, 1, 8),
+        VideoFile(path, 0),
+        VideoFile(path, 1, 8, 16.25),
+    ]
+    names = [f"{path} [0-8 s]", f"{path} [8-16.25 s]", f"{path} [from 8 s]", str(path), f"{path} [8-16.25 s]"]
+    assert [video.name for video in index.videos] == names
+    assert list(remarks(index)) == [f"1 listed more than once, the first {path} [8-16.25 s]"]
+    assert [video[1:] for video in index.with_classes(("0", "1", "2")).videos] == [video[1:] for video in index.videos]
+
+
+def test_a_digest_covers_windows_and_is_as_before_without(tmp_path: Path) -> None:
+    digests = {}
+    for content in (
+        "a.mp4,0",
+        "a.mp4,0,,",
+        "a.mp4,0,0,",
+        "a.mp4,0,0,8",
+        "a.mp4,0,1,8",
+        "a.mp4,0,1,8.0001",
+        "a.mp4,0,1,",
+    ):
+        (tmp_path / "list.csv").write_text(content)
+        digests[content] = read_index(tmp_path / "list.csv").digest()
+    assert digests["a.mp4,0"] == digests["a.mp4,0,,"] == digests["a.mp4,0,0,"]
+    assert digests["a.mp4,0"] == sha256(b"a.mp4\x000\n0").hexdigest()[:16]
+    assert len(set(digests.values())) == 5
+
+
+def test_a_list_of_a_program_that_quotes_names_between_blanks_is_read(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text('"my video.mp4" 3\n"b, c.mp4"  0\n')
+    assert [(video.path.name, video.label) for video in read_index(tmp_path / "list.txt").videos] == [
+        ("my video.mp4", 3),
+        ("b, c.mp4", 0),
+    ]

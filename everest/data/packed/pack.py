@@ -218,7 +218,7 @@ class Packing:
         index = self.source.index
         video = index.videos[number]
         name = os.path.relpath(video.name, Path(index.source).parent)
-        return Item(number, name, video.label, self.source.here(video))
+        return Item(number, name, video.label, video.window, self.source.here(video))
 
     def _tables(self, pieces: Sequence[Piece]) -> tuple[np.ndarray, bytes]:
         """Rows of VIDEO in the order of the list, and the videos' names one after another."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ class Item(NamedTuple):
     number: int  # in the list
     name: str
     label: int | None
+    window: dict[str, Any]  # where it starts and ends, if it is a part of a file
     here: AbstractContextManager[Path]
 
 
@@ -51,7 +52,7 @@ def _write_video(item: Item, how: How, shard: BinaryIO, time_limit: float) -> tu
     begin = shard.tell()
     rows: list[tuple[int, int, int]] = []
     with item.here as path:
-        for found in jpegs(path, how.short_side, how.quality, how.every, time_limit):
+        for found in jpegs(path, how.short_side, how.quality, how.every, time_limit, **item.window):
             if isinstance(found, Facts):
                 _cut_off(shard, begin)
                 facts, rows = found, []
