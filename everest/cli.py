@@ -241,10 +241,11 @@ def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     videos: list[Path] = []
     for path in options.video:
         videos += [video.path for video in read_files(path).videos] if path.is_dir() else [path]
-    names, failed = distinct_names(videos), 0
+    folder = options.out or model / "figures"
+    names, failed = distinct_names(videos, folder), 0
     for video in videos:
         try:
-            pictures = draw(exported, VideoFile(video, None), options.out or model / "figures", names[video])
+            pictures = draw(exported, VideoFile(video, None), folder, names[video])
         except (DecodeError, EverestError) as error:
             failed += 1
             print(f"everest: {_naming(video, error)}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, UnidentifiedImageError
 from torch import Tensor
 
 from everest.data.clips import EvaluationViews
@@ -35,6 +37,7 @@ matplotlib.rcParams["text.parse_math"] = False  # a name may hold a $
 _DIM = 0.18  # brightness of what is left out
 _COLUMNS = 8
 _PANEL_PIXELS = 224
+_SOURCE = "Source"  # of PNG's own keywords
 _NAMED_CLASSES = 40  # more have no room for their names
 
 
@@ -43,20 +46,36 @@ class Panel(NamedTuple):
     frames: np.ndarray  # uint8 (T, H, W, 3)
 
 
-def distinct_names(videos: Sequence[Path]) -> dict[Path, str]:
+def distinct_names(videos: Sequence[Path], folder: Path) -> dict[Path, str]:
     """A name for the pictures of each: the video's, and where another has the same one, more of its path before it.
 
-    In Unicode, whatever the video's name is in.
+    Another of ``videos``, or one whose pictures are in ``folder`` already. In Unicode, whatever the video's name is in.
     """
     names: dict[Path, str] = {}
     for video in dict.fromkeys(videos):
         parts = [printable(part) for part in Path(os.path.abspath(video)).parts[1:]]
         candidates = [parts[-1].removesuffix(video.suffix) or parts[-1], parts[-1]]
         candidates += ["-".join(parts[start:]) for start in range(len(parts) - 2, -1, -1)]
+        more = (f"{candidates[-1]}-{number}" for number in count(2))
         taken = {name.lower() for name in names.values()}
-        free = (name for name in candidates if name.lower() not in taken)
-        names[video] = next(free, None) or f"{candidates[-1]}-{len(names)}"
+        free = (name for name in chain(candidates, more) if name.lower() not in taken)
+        names[video] = next(name for name in free if _may_be_drawn(folder, name, video))
     return names
+
+
+def _may_be_drawn(folder: Path, name: str, video: Path) -> bool:
+    """Whether there is no picture of that name, or the video's own."""
+    png, gif = folder / f"{name}.png", folder / f"{name}.gif"
+    if not png.exists():
+        return not gif.exists()
+    with suppress(UnidentifiedImageError), Image.open(png) as image:
+        return image.info.get(_SOURCE) == _source(video)
+    return False
+
+
+def _source(video: Path) -> str:
+    """What a picture remembers it was made from."""
+    return printable(os.path.abspath(video))
 
 
 def draw(exported: Exported, video: Video, folder: Path, name: str | None = None) -> list[Path]:
@@ -66,16 +85,16 @@ def draw(exported: Exported, video: Video, folder: Path, name: str | None = None
     """
     panels = make_panels(exported, video)
     path = Path(video.name)
-    name = name or distinct_names([path])[path]
+    name = name or distinct_names([path], folder)[path]
     png, gif = folder / f"{name}.png", folder / f"{name}.gif"
-    _write_png(png, panels, printable(path.name))
+    _write_png(png, panels, path)
     _write_gif(gif, panels)
     return [png, gif]
 
 
 def draw_still(exported: Exported, video: Video, png: Path) -> None:
     """The PNG alone. Raises DecodeError."""
-    _write_png(png, make_panels(exported, video), printable(Path(video.name).name))
+    _write_png(png, make_panels(exported, video), Path(video.name))
 
 
 @torch.no_grad()
@@ -181,7 +200,7 @@ def _dim(pixels: np.ndarray, shown: np.ndarray) -> np.ndarray:
     return np.where(shown[..., None], pixels, (pixels * _DIM).astype(np.uint8))
 
 
-def _write_png(path: Path, panels: list[Panel], title: str) -> None:
+def _write_png(path: Path, panels: list[Panel], video: Path) -> None:
     steps = np.linspace(0, len(panels[0].frames) - 1, _COLUMNS).round().astype(int)
     figure = Figure(figsize=(_COLUMNS * 1.5 + 1.2, len(panels) * 1.55 + 0.4), facecolor="#111111", layout="constrained")
     axes = figure.subplots(len(panels), _COLUMNS, squeeze=False)
@@ -193,9 +212,9 @@ def _write_png(path: Path, panels: list[Panel], title: str) -> None:
         row[0].set_ylabel(panel.title.replace(" of ", "\nof "), color="white", fontsize=10)
     for cell, step in zip(axes[0], steps, strict=True):
         cell.set_title(f"frame {step}", color="#aaaaaa", fontsize=8)
-    figure.suptitle(title, color="white", fontsize=10, parse_math=False)
+    figure.suptitle(printable(video.name), color="white", fontsize=10, parse_math=False)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format="png", dpi=110, metadata={_SOURCE: _source(video)})
 
 
 def _write_gif(path: Path, panels: list[Panel]) -> None:
