@@ -5,22 +5,37 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C (jobs go on).
 
 import argparse
 import logging
+import re
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from pathlib import PurePosixPath
+from typing import Annotated, NoReturn
 
 from everest.arguments import overrides
 from everest.config import Experiment
-from everest.errors import EverestError
+from everest.errors import EverestError, UsageError
+from everest.patterns import matching
 from orchestration.flags import Commands
 from orchestration.job import JobSpec, JobStatus
 from orchestration.launchers import open_launcher
 from orchestration.provenance import commit
-from orchestration.settings import PlatformSettings
+from orchestration.settings import PlatformSettings, check_argument
 from orchestration.watch import age, last_line, wait
 
 log = logging.getLogger(__name__)
+
+
+_JobName = Annotated[str, matching(r"[a-z]([a-z0-9-]{0,50}[a-z0-9])?", "must be small letters, digits and '-'")]
+_PACKING = {
+    "root": "what relative paths of the list start from",
+    "short-side": "pixels of the shorter side",
+    "quality": "of the JPEGs",
+    "every": "keep one frame in so many",
+    "shard-videos": "videos of a tar file",
+    "workers": "videos at a time in each pod",
+    "max-bad": "share of unreadable videos that ends it",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -35,6 +50,15 @@ def _commands() -> Commands:
     added.add_argument(
         "recipe", metavar="RECIPE", help="a shipped recipe or a YAML file; --dotted.name value changes it"
     )
+    added.add_argument("--dry-run", action="store_true", help="print what would be started, and change nothing")
+    added.add_argument("--wait", action="store_true", help="show how it goes until it ends")
+    added = commands.add("pack", _pack, "everest data pack, shared among pods; typed again it goes on where it was")
+    added.add_argument("source", metavar="LIST|FOLDER", help="as pods find it: on the volume EVEREST_DATA, or s3://…")
+    added.add_argument("out", metavar="FOLDER|s3://BUCKET/PREFIX")
+    added.add_argument("--name", help="of the Job (pack-, and the last name of the set)")
+    added.add_argument("--parts", type=int, default=8, metavar="N", help="pods that share the work (8)")
+    for name, what in _PACKING.items():
+        added.add_argument(f"--{name}", metavar="VALUE", help=f"{what}, as of everest data pack")
     added.add_argument("--dry-run", action="store_true", help="print what would be started, and change nothing")
     added.add_argument("--wait", action="store_true", help="show how it goes until it ends")
     added = commands.add("status", _status, "how a job is, and why it does not start")
@@ -73,6 +97,31 @@ def _submit(options: argparse.Namespace, settings: PlatformSettings, rest: list[
             print(f"{spec.name} goes on; everest-jobs cancel {spec.name} ends it", file=sys.stderr)
             raise
         print(f"{spec.name} succeeded after {age(status)}", file=sys.stderr)
+
+
+def _pack(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
+    from orchestration.cluster.launcher import KubernetesLauncher
+    from orchestration.cluster.packing import packing_job, watch
+    from orchestration.cluster.pods import to_yaml
+
+    if options.parts < 1:
+        raise UsageError(f"--parts {options.parts}: must be at least 1")
+    name = options.name or f"pack-{re.sub('[^a-z0-9]+', '-', PurePosixPath(options.out).name.lower()).strip('-')}"
+    check_argument("--name", name, _JobName)
+    given = {name: getattr(options, name.replace("-", "_")) for name in _PACKING}
+    chosen = [word for name, value in given.items() if value is not None for word in (f"--{name}", value)]
+    job = packing_job(name, options.parts, [options.source, options.out, *chosen], settings)
+    if options.dry_run:
+        print(to_yaml(job), end="")
+        return
+    launcher = KubernetesLauncher(settings)
+    launcher.run_controller([job])
+    print(
+        f"{name} is submitted; kubectl -n {settings.namespace} logs -f job/{name} shows what it says", file=sys.stderr
+    )
+    if options.wait:
+        watch(launcher, name)
+        print(f"{options.out} is packed", file=sys.stderr)
 
 
 def _status(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:

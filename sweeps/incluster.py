@@ -40,8 +40,9 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
         raise UsageError(f"{variable('studies')} is not set: in a cluster it must be postgresql://USER@HOST/DATABASE")
     if not settings.mlflow_uri:
         raise UsageError(f"{variable('mlflow_uri')} is not set: the controller reads its trials' numbers there")
-    from orchestration.cluster.manifest import CONTAINER, controller_pod
-    from orchestration.cluster.reach import require_reachable
+    from orchestration.cluster.manifest import controller_pod
+    from orchestration.cluster.pods import CONTAINER
+    from orchestration.cluster.reach import require_named_bucket, require_reachable
 
     name = f"sweep-{space.name}"
     labels = {
@@ -67,6 +68,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
         name,
         labels,
     )
+    require_named_bucket(here)
     require_reachable(here, template["spec"], "s3_endpoint", "mlflow_uri", "studies")
     return [
         *([] if settings.sweep_account else _account(metadata)),

@@ -2,23 +2,22 @@
 
 import logging
 import re
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from kubeflow.training import TrainingClient
-from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
-from kubernetes.dynamic import DynamicClient
 
+from orchestration.cluster.batch import BatchJobs
 from orchestration.cluster.diagnosis import Capacity, diagnose, ending, not_taken_up
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import CONTAINER, GROUP, LABELS, PYTORCHJOBS, manifest, to_yaml
+from orchestration.cluster.manifest import GROUP, LABELS, PYTORCHJOBS, manifest
+from orchestration.cluster.pods import CONTAINER, to_yaml
 from orchestration.cluster.submission import Submissions
 from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError, require_rank
 from orchestration.settings import PlatformSettings
@@ -32,7 +31,6 @@ _STATES: dict[str, State] = {
     "Succeeded": "succeeded",
     "Failed": "failed",
 }
-_GONE_S = 60
 _FIRST_PODS = timedelta(seconds=15)  # after a job's start all its first pods are there
 
 
@@ -44,6 +42,7 @@ class KubernetesLauncher:
         self._training = TrainingClient(context=settings.context, namespace=settings.namespace)
         self._core = self._training.core_api
         self._custom = self._training.custom_api
+        self.batch = BatchJobs(self._core, self.namespace)
         self._submissions = Submissions(self._training, self.namespace, self._job, state_of)
 
     def dry_run(self, spec: JobSpec) -> str:
@@ -86,33 +85,7 @@ class KubernetesLauncher:
     def run_controller(self, objects: Sequence[dict[str, Any]]) -> None:
         """Starts the Job that comes last and what it needs, which goes with it. Raises NameInUseError while it runs."""
         *needed, job = objects
-        name = job["metadata"]["name"]
-        batch = k8s.BatchV1Api(self._core.api_client)
-        with _unless_missing():
-            there = batch.read_namespaced_job(name, self.namespace)
-            if not any(
-                each.status == "True" and each.type in {"Complete", "Failed"} for each in there.status.conditions or []
-            ):
-                raise NameInUseError(f"the controller {name} is at work in {self.namespace} already")
-            batch.delete_namespaced_job(name, self.namespace, propagation_policy="Foreground")
-            deadline = time.monotonic() + _GONE_S
-            while time.monotonic() < deadline:
-                batch.read_namespaced_job(name, self.namespace)
-                time.sleep(0.5)
-        self._apply(needed)
-        made = batch.create_namespaced_job(self.namespace, job)
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": made.metadata.uid}
-        owned = [{**each, "metadata": {**each["metadata"], "ownerReferences": [owner]}} for each in needed]
-        self._apply(owned)
-
-    def _apply(self, objects: Sequence[dict[str, Any]]) -> None:
-        dynamic = DynamicClient(self._core.api_client)
-        for each in objects:
-            kind = dynamic.resources.get(api_version=each["apiVersion"], kind=each["kind"])
-            kind.server_side_apply(
-                body=each, name=each["metadata"]["name"], namespace=self.namespace, field_manager="everest-sweep",
-                force_conflicts=True,
-            )  # fmt: skip
+        self.batch.run(job, needed)
 
     @answered
     def cancel(self, name: str) -> None:
@@ -232,15 +205,6 @@ def state_of(job: Any) -> State:
     if job["metadata"].get("deletionTimestamp"):
         return "cancelling"
     return _STATES[_last_condition(job)["type"]]
-
-
-@contextmanager
-def _unless_missing() -> Iterator[None]:
-    try:
-        yield
-    except ApiException as error:
-        if error.status != 404:
-            raise
 
 
 def _last_condition(job: Any) -> dict[str, str]:

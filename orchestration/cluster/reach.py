@@ -8,11 +8,15 @@ from orchestration.addresses import is_here
 from orchestration.settings import PlatformSettings, variable
 
 
-def require_reachable(settings: PlatformSettings, pod: Mapping[str, Any], *names: str) -> None:
-    """Raises UsageError for no bucket, and for an address (a setting that may have an ``EVEREST_POD_…``) that a pod of
-    this spec cannot mean: a file, or the pod itself, unless its patch lets others be there."""
+def require_named_bucket(settings: PlatformSettings) -> None:
+    """Raises UsageError where checkpoints have no place."""
     if not settings.s3_bucket:
         raise UsageError(f"{variable('s3_bucket')} is not set; checkpoints of jobs are kept in S3")
+
+
+def require_reachable(settings: PlatformSettings, pod: Mapping[str, Any], *names: str) -> None:
+    """Raises UsageError for an address (a setting that may have an ``EVEREST_POD_…``) that a pod of this spec cannot
+    mean: a file, or the pod itself, unless its patch lets others be there."""
     alone = not pod.get("hostNetwork") and len(pod["containers"]) == 1 and not pod.get("initContainers")
     for name in names:
         there = f"pod_{name}"

@@ -18,7 +18,8 @@ from everest.config import Experiment
 from everest.errors import EverestError
 from everest.identity import same_experiment
 from orchestration.cluster.errors import api_error, is_there_already
-from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, PYTORCHJOBS, to_tree
+from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, PYTORCHJOBS
+from orchestration.cluster.pods import to_tree
 from orchestration.job import ENDED, NameInUseError, State, UnknownJobError
 
 _GONE_S = 60

@@ -12,7 +12,8 @@ import yaml
 
 from everest.config import Experiment
 from everest.errors import UsageError
-from orchestration.cluster.manifest import manifest, to_yaml
+from orchestration.cluster.manifest import manifest
+from orchestration.cluster.pods import to_yaml
 from orchestration.job import EXPERIMENT_FILE, JobSpec
 from orchestration.settings import PlatformSettings
 from tests.test_docs import ROOT
