@@ -16,6 +16,7 @@ EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
 WORKDIR = "/work"
 RESULT = "result.json"  # in S3, of a finished run
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
+PROCESS, EXIT_CODE = "process.json", "exit-code"  # what a job of this machine writes: which process it is, its end
 # Tags of a run that belongs to a sweep; the last is where in MLflow all of the sweep is.
 STUDY, TRIAL, EXPERIMENT = "everest.study", "everest.trial", "everest.experiment"
 

@@ -1,5 +1,11 @@
-"""Jobs on this machine: torchrun in the background, one folder of the work folder each."""
+"""Jobs on this machine: torchrun in the background, one folder of the work folder each.
 
+What a job is, is written before its process is there; the process writes its own number. From before it is started
+until it ends the job's lock is held, by who starts it and then by the process itself, so that a job is known and
+cannot be started twice, whenever who submits it is killed.
+"""
+
+import fcntl
 import json
 import os
 import subprocess
@@ -15,10 +21,11 @@ from typing import Any
 import psutil
 
 from everest.errors import UsageError
-from everest.files import write_text
+from everest.files import locked, write_text
 from orchestration.job import (
     AGAIN,
-    ENDED,
+    EXIT_CODE,
+    PROCESS,
     Following,
     JobSpec,
     JobStatus,
@@ -31,9 +38,10 @@ from orchestration.job import (
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
-_JOB, _LOG, _RECIPE, _EXIT_CODE = "job.json", "log.txt", "job.yaml", "exit-code"
+_JOB, _LOG, _RECIPE, _LOCK = "job.json", "log.txt", "job.yaml", "lock"
 _LAST_WORDS_S = 15  # beyond the grace, for torchrun
 _LOOK_EVERY_S = 0.3
+_STARTING_EVERY_S = 0.05
 
 
 class LocalLauncher:
@@ -47,44 +55,47 @@ class LocalLauncher:
         """Nothing: what is wrong with a run of this machine it says itself, at once."""
 
     def submit(self, spec: JobSpec) -> None:
-        with suppress(UnknownJobError):
-            state = self.status(spec.name).state
-            if state not in ENDED:
+        self._file(spec.name, _LOCK).parent.mkdir(parents=True, exist_ok=True)
+        with self._file(spec.name, _LOCK).open("w") as lock, self._file(spec.name, _LOG).open("a") as log:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 raise NameInUseError(
-                    f"{spec.name} is {state} here already; everest-jobs cancel {spec.name} ends it, "
+                    f"{spec.name} is going on here already; everest-jobs cancel {spec.name} ends it, "
                     f"or choose another --name"
-                )
-        write_text(self._file(spec.name, _RECIPE), spec.experiment.to_yaml())
-        self._file(spec.name, _EXIT_CODE).unlink(missing_ok=True)
-        with self._file(spec.name, _LOG).open("w") as log:
-            process = subprocess.Popen(
+                ) from None
+            for left in (PROCESS, EXIT_CODE):
+                self._file(spec.name, left).unlink(missing_ok=True)
+            log.truncate(0)
+            write_text(self._file(spec.name, _RECIPE), spec.experiment.to_yaml())
+            job = {"created": time.time(), "group": spec.group, "processes": self.gpus}
+            write_text(self._file(spec.name, _JOB), json.dumps(job))
+            subprocess.Popen(
                 self._command(spec),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                pass_fds=[lock.fileno()],
                 env={**os.environ, "EVEREST_WORK": str(self.work), TAGS: json.dumps(dict(spec.tags))},
             )
-        started = psutil.Process(process.pid).create_time()
-        job = {"pid": process.pid, "started": started, "group": spec.group, "processes": self.gpus}
-        write_text(self._file(spec.name, _JOB), json.dumps(job))
 
     def mend(self, spec: JobSpec) -> None:
         """Nothing: a job of this machine has read its recipe."""
 
     def status(self, name: str) -> JobStatus:
-        job = self._job(name)
-        running, noted = self._process(name), self._file(name, _EXIT_CODE)
+        created = datetime.fromtimestamp(self._job(name)["created"], UTC)
+        going_on: State | None = "pending" if self._starting(name) else "running" if self._process(name) else None
+        noted = self._file(name, EXIT_CODE)
         code = int(noted.read_text()) if noted.exists() else None
-        state: State = "running" if running else "succeeded" if code == 0 else "failed"
-        created = datetime.fromtimestamp(job["started"], UTC)
+        state: State = going_on or ("succeeded" if code == 0 else "failed")
         ended = datetime.fromtimestamp(noted.stat().st_mtime, UTC) if code is not None else None
         reason = self._last_line(name) or "it was killed" if state == "failed" else ""
         return JobStatus(
             name=name,
             state=state,
             created=created,
-            started=created,
+            started=None if state == "pending" else created,
             ended=ended,
             reason=reason,
             interrupted=state == "failed" and (code is None or code == AGAIN or code >= 128),
@@ -94,7 +105,7 @@ class LocalLauncher:
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         require_rank(name, rank, self._job(name).get("processes", self.gpus))
-        process, half = self._process(name), ""
+        process, half = self._started(name) if follow else None, ""
         try:
             log = self._file(name, _LOG).open(errors="replace")
         except FileNotFoundError as error:
@@ -102,7 +113,7 @@ class LocalLauncher:
         with log:
             lines = iter(deque(log, last) if last is not None else log)
             while True:
-                running = follow and process is not None and _lives(process)
+                running = process is not None and _lives(process)
                 for part in lines:
                     line, half = half + part, ""
                     if running and not line.endswith("\n"):
@@ -118,7 +129,7 @@ class LocalLauncher:
 
     def cancel(self, name: str) -> None:
         self._job(name)
-        if process := self._process(name):
+        if process := self._started(name):
             family = [process, *process.children(recursive=True)]
             process.terminate()
             with suppress(psutil.TimeoutExpired):
@@ -151,9 +162,9 @@ class LocalLauncher:
                     yield self.status(file.parent.name)
 
     def _command(self, spec: JobSpec) -> Sequence[str]:
-        note, recipe = self._file(spec.name, _EXIT_CODE), self._file(spec.name, _RECIPE)
+        recipe = self._file(spec.name, _RECIPE)
         return [
-            sys.executable, "-m", "orchestration.pod.torchrun", str(note), str(self.settings.grace_s),
+            sys.executable, "-m", "orchestration.pod.torchrun", str(recipe.parent), str(self.settings.grace_s),
             str(self.gpus), spec.experiment.stage, "--recipe", str(recipe),
         ]  # fmt: skip
 
@@ -171,12 +182,25 @@ class LocalLauncher:
 
     def _process(self, name: str) -> psutil.Process | None:
         """The job's, unless it ended; another one with its number is told by when it was started."""
-        job = self._job(name)
-        with suppress(psutil.NoSuchProcess):
-            process = psutil.Process(int(job["pid"]))
-            if process.create_time() == job["started"] and _lives(process):
+        with suppress(psutil.NoSuchProcess, FileNotFoundError):
+            known = json.loads(self._file(name, PROCESS).read_text())
+            process = psutil.Process(int(known["pid"]))
+            if process.create_time() == known["started"] and _lives(process):
                 return process
         return None
+
+    def _starting(self, name: str) -> bool:
+        """Whether its process is being started and has not yet said which it is."""
+        if self._file(name, PROCESS).exists():
+            return False
+        with locked(self._file(name, _LOCK), wait=False) as nobody_is:
+            return not nobody_is
+
+    def _started(self, name: str) -> psutil.Process | None:
+        """The job's process, once it has begun."""
+        while self._starting(name):
+            time.sleep(_STARTING_EVERY_S)
+        return self._process(name)
 
     def _file(self, name: str, file: str) -> Path:
         if "/" in name or name.startswith("."):

@@ -1,9 +1,10 @@
 """torchrun with exit codes that tell what happened.
 
-``python -m orchestration.pod.torchrun FILE GRACE PROCESSES …`` is a job of this machine, of the ``everest`` command
-with the arguments that follow: it writes its exit code to FILE.
+``python -m orchestration.pod.torchrun FOLDER GRACE PROCESSES …`` is a job of this machine, of the ``everest`` command
+with the arguments that follow: it writes to FOLDER which process it is, and at the end its exit code.
 """
 
+import json
 import logging
 import multiprocessing
 import os
@@ -16,11 +17,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import psutil
+
 from everest.errors import EverestError, UsageError
 from everest.files import write_text
 from everest.leave import leave
 from everest.progress import start_logging
-from orchestration.job import AGAIN
+from orchestration.job import AGAIN, EXIT_CODE, PROCESS
 
 log = logging.getLogger(__name__)
 
@@ -115,13 +118,15 @@ def run_everest(*arguments: str) -> int:
 
 
 def main() -> None:
-    file, grace, processes, *arguments = sys.argv[1:]
+    folder, grace, processes, *arguments = sys.argv[1:]
+    here = psutil.Process()
+    write_text(Path(folder) / PROCESS, json.dumps({"pid": here.pid, "started": here.create_time()}))
     start_logging()
     if processes == "1":
         code = alone(["-m", "everest", *arguments])
     else:
         code = torchrun(["--standalone", "--nproc-per-node", processes], run_everest, arguments, float(grace))
-    write_text(Path(file), str(code))
+    write_text(Path(folder) / EXIT_CODE, str(code))
     sys.exit(code)
 
 
