@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 from everest.config import Experiment
 from everest.errors import EverestError
 from orchestration.job import (
+    ENDED,
     EXPERIMENT,
     STUDY,
     TRIAL,
@@ -38,7 +39,7 @@ from sweeps.budget import Budget, Spent
 from sweeps.interrupts import Interrupts
 from sweeps.removals import Removals
 from sweeps.space import content_hash, plain
-from sweeps.study import GPU_S, JOBS, LINES, PRETRAINED, REASON, RUN_S, Study
+from sweeps.study import GPU_S, HALTED, JOBS, LINES, PRETRAINED, REASON, RUN_S, Study
 from sweeps.trial import Job, Numbers, OpenTrial
 
 log = logging.getLogger(__name__)
@@ -181,6 +182,8 @@ class Controller:
         self.jobs[name] = Job(open_trial.stages[open_trial.at], [open_trial], submitted=name in there)
         open_trial.trial.set_user_attr(JOBS, [stage.name for stage in open_trial.stages[: open_trial.at + 1]])
         if name in there:
+            halts = open_trial.trial.user_attrs.get(HALTED, {})
+            self.jobs[name].began, self.jobs[name].halted_since = name in halts, halts.get(name)
             self._mend(self.jobs[name])
         else:
             self._submit(self.jobs[name])
@@ -200,7 +203,8 @@ class Controller:
         except EverestError as error:
             self._fail(job, str(error), [])
             return
-        job.submitted, job.state, job.began, job.asked = True, "pending", False, time.monotonic()
+        job.submitted, job.state, job.asked = True, "pending", time.monotonic()
+        job.began, job.halted_since = False, None
 
     def _mend(self, job: Job) -> None:
         """Of a job that an earlier controller started, or was about to, when it was killed."""
@@ -227,8 +231,7 @@ class Controller:
                 self._submit(job)
                 continue
             job.state = states.get(job.name, "pending")
-            job.began = job.began or job.state == "running"
-            job.halted_since = None if job.state == "running" else job.halted_since or time.monotonic()
+            self._note_halt(job)
             missing = job.name not in states and time.monotonic() - job.asked >= self.every_s  # else it is just new
             try:
                 if missing or job.state in {"succeeded", "failed"}:
@@ -239,6 +242,19 @@ class Controller:
                     self._end_overdue(job, self.budget.trial_hours)
             except Unreachable as error:
                 log.warning("%s: %s; asking again", job.name, error)
+
+    def _note_halt(self, job: Job) -> None:
+        """In the study, since when a job that has run does not: the next controller counts on from there."""
+        if job.state == "running":
+            if not job.began or job.halted_since:
+                job.began, job.halted_since = True, None
+                self._remember_halt(job)
+        elif job.began and not job.halted_since and job.state not in ENDED:
+            job.halted_since = time.time()
+            self._remember_halt(job)
+
+    def _remember_halt(self, job: Job) -> None:
+        job.trials[0].trial.set_user_attr(HALTED, {job.name: job.halted_since})
 
     def _settle(self, job: Job) -> None:
         try:
@@ -286,9 +302,7 @@ class Controller:
             status = self.launcher.status(job.name)
         except UnknownJobError:
             return
-        waited = (datetime.now(UTC) - status.created).total_seconds()
-        if job.began:
-            waited = time.monotonic() - (job.halted_since or time.monotonic())
+        waited = time.time() - (job.halted_since or (status.started or status.created).timestamp())
         if waited > self.budget.start_hours * 3600:
             why = f": {status.reason}" if status.reason else ""
             self._fail(job, f"did not start in --start-hours {self.budget.start_hours:g}{why}", [])

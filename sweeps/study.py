@@ -20,6 +20,7 @@ from sweeps.storage import quiet
 
 #: Attributes of trials, for people and for a controller that takes over.
 REASON, LINES, JOBS, PRETRAINED, GPU_S, RUN_S = "reason", "last_lines", "jobs", "pretrained", "gpu_s", "run_s"
+HALTED = "halted"  # a job that has run, and since when it does not
 INFEASIBLE = "infeasible"
 STATE_NAMES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 

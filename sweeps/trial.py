@@ -46,7 +46,7 @@ class Job:
     fruitless: int = 0
     asked: float = field(default_factory=time.monotonic)
     hopeless_since: float | None = None
-    halted_since: float | None = None  # it does not run
+    halted_since: float | None = None  # that it has run and does not, in seconds of the epoch
 
     @property
     def name(self) -> str:

@@ -91,7 +91,7 @@ class Cluster:
         with self.lock:
             job = self._job(name)
             started, ended = (EPOCH + timedelta(seconds=tick) for tick in (job.begun, self.now))
-            created = EPOCH if self.never_start else datetime.now(UTC)
+            created = EPOCH if self.never_start or self.never_restart else datetime.now(UTC)
             return JobStatus(
                 name, job.state, created, "exploded", started=started, ended=ended, interrupted=job.interrupted
             )

@@ -16,7 +16,7 @@ from sweeps.budget import Budget
 from sweeps.controller import Controller, Show
 from sweeps.interrupts import Interrupts
 from sweeps.space import Space
-from sweeps.study import GPU_S, LINES, REASON, Study
+from sweeps.study import GPU_S, HALTED, LINES, REASON, RUN_S, Study
 from tests.sweeps.simulated import Cluster, Killed, Silent
 
 STAGES: dict[str, Any] = {
@@ -178,3 +178,34 @@ def test_a_trial_whose_job_does_not_start_again_fails(monkeypatch: pytest.Monkey
     cluster = Cluster(seed=3, failing=0, preempted=0, never_restart=True, kill_at=50_000)
     run(study, cluster, Budget(parallel=1, trials=1, start_hours=1e-6))
     assert [trial.user_attrs[REASON] for trial in study.trials()] == ["did not start in --start-hours 1e-06: exploded"]
+
+
+def test_how_long_a_job_has_not_run_is_counted_on_by_the_next_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job was begun long ago, and has only just been interrupted."""
+    monkeypatch.setattr(module, "_DIAGNOSE_EVERY_S", 0)
+    study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
+    cluster = Cluster(seed=3, failing=0, preempted=0, never_restart=True)
+    budget = Budget(parallel=1, trials=1)
+    for _ in range(2):
+        cluster.kill_at = cluster.calls + 200
+        with pytest.raises(Killed):
+            run(study, cluster, budget)
+    assert counts(study) == {"RUNNING": 1}
+
+    (trial,) = study.take_up()
+    trial.set_user_attr(HALTED, {name: at - 25 * 3600 for name, at in trial.user_attrs[HALTED].items()})
+    cluster.kill_at = cluster.calls + 200
+    run(study, cluster, budget)
+    assert [trial.user_attrs[REASON] for trial in study.trials()] == ["did not start in --start-hours 24: exploded"]
+
+
+def test_the_hours_of_a_trial_are_those_under_all_its_controllers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_OVERDUE_EVERY_S", 0)
+    study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
+    cluster = Cluster(seed=3, failing=0, preempted=0, kill_at=6)
+    with pytest.raises(Killed):
+        run(study, cluster, Budget(parallel=1, trials=1, trial_hours=1e6))
+    (trial,) = study.take_up()
+    trial.set_user_attr(RUN_S, 1e6 * 3600)
+    run(study, cluster, Budget(parallel=1, trials=1, trial_hours=1e6))
+    assert [trial.user_attrs[REASON] for trial in study.trials()] == ["ran longer than --trial-hours 1e+06"]
