@@ -44,6 +44,7 @@ class KubernetesLauncher:
         self._custom = self._training.custom_api
         self.batch = BatchJobs(self._core, self.namespace)
         self._submissions = Submissions(self._training, self.namespace, self._job, state_of)
+        self._bucket_found = False  # asked for once, however many jobs follow
 
     def dry_run(self, spec: JobSpec) -> str:
         return to_yaml(*manifest(spec, self.settings))
@@ -109,7 +110,9 @@ class KubernetesLauncher:
         from orchestration.s3_checks import require_bucket
 
         made = manifest(spec, self.settings)
-        require_bucket(self.settings)
+        if not self._bucket_found:
+            require_bucket(self.settings)
+            self._bucket_found = True
         return made
 
     def _ended(self, name: str) -> bool:

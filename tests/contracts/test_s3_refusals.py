@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.training.checkpoint import Checkpoints
+from orchestration.job import JobSpec
 from orchestration.outbox import Away, Outbox
 from orchestration.s3 import S3Store, s3_client
 from orchestration.s3_checks import require_all, require_bucket
@@ -266,6 +269,28 @@ def test_a_bucket_that_is_not_there_is_refused_before_a_pod_starts(settings: Pla
     ):
         require_bucket(missing)
     require_bucket(missing.model_copy(update={"s3_endpoint": None, "pod_s3_endpoint": settings.s3_endpoint}))
+
+
+def test_a_launcher_of_many_jobs_asks_for_its_bucket_once(
+    settings: PlatformSettings, proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cluster = {"name": "none", "cluster": {"server": "https://127.0.0.1:9"}}
+    context = {"name": "none", "context": {"cluster": "none", "user": "me"}}
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "none", "clusters": [cluster]}
+    users = [{"name": "me", "user": {"token": "x"}}]
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**config, "contexts": [context], "users": users}))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    from orchestration.cluster.launcher import KubernetesLauncher
+
+    launcher = KubernetesLauncher(settings.model_copy(update={"pod_s3_endpoint": "http://s3.example.org"}))
+    proxy.refused["*"] = Refusal(404, "NoSuchBucket")
+    with pytest.raises(UsageError, match="has no such bucket"):
+        launcher.check(JobSpec(Experiment().override({"name": "first"})))
+    proxy.refused.clear()
+    proxy.asked.clear()
+    for number in range(3):
+        launcher.check(JobSpec(Experiment().override({"name": f"trial-{number}"})))
+    assert proxy.asked.total() == 1
 
 
 def test_whether_the_bucket_is_there_is_left_to_pods_where_this_machine_cannot_tell(
