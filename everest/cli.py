@@ -97,7 +97,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.training.distributed import processes
     from everest.training.interrupt import stop_requests
     from everest.training.local import METRICS, FolderStore, JsonLinesTracker, Trackers
-    from everest.training.run import Result, run
+    from everest.training.run import Result, require_same_run, run
 
     settings = LocalSettings.load()
     folder = settings.work / config.name
@@ -112,17 +112,10 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
                 tracker = lines if named == "none" else Trackers(lines, load_plugin("trackers", named)(config, folder))
             result = run(config, folder, FolderStore(folder / "checkpoints"), tracker, process, stop)
         elif process.main:
-            _same_run(folder, config)
+            require_same_run(folder, config)
+            print(f"{folder} is finished already; remove it or choose another --name to run again", file=sys.stderr)
         if process.main:
             _print_result(result, folder)
-
-
-def _same_run(folder: Path, config: Experiment) -> None:
-    from everest.export import EXPERIMENT
-    from everest.identity import same_experiment
-
-    same_experiment(Experiment.load(folder / EXPERIMENT), config, str(folder))
-    print(f"{folder} is finished already; remove it or choose another --name to run again", file=sys.stderr)
 
 
 def _print_result(result: Any, folder: Path) -> None:

@@ -144,6 +144,15 @@ def claim(folder: Path, config: Experiment, data: str) -> None:
     write_text(folder / EXPERIMENT, config.to_yaml())
 
 
+def require_same_run(folder: Path, config: Experiment) -> None:
+    """Raises UsageError where the finished run in ``folder`` had other settings, or its lists have changed since."""
+    same_experiment(Experiment.load(folder / EXPERIMENT), config, str(folder))
+    if (folder / DATA).exists() and config.data.changed != "ok":
+        begun = (folder / DATA).read_text(encoding="utf-8")
+        if changed := _changed_data(begun, _data(*_indices(config)), str(folder)):
+            raise UsageError(f"{changed}, and is finished; choose another --name to run with those of now")
+
+
 def _data(train_index: VideoIndex, val_index: VideoIndex | None) -> str:
     """Which videos and labels a run learns from and is validated on, as JSON."""
     named = {"data.train": train_index, "data.val": val_index}
@@ -155,18 +164,23 @@ def _data(train_index: VideoIndex, val_index: VideoIndex | None) -> str:
 
 def _same_data(begun: str, now: str, config: Experiment, where: str) -> None:
     """Raises UsageError where a list has changed and may not have; says it where it may."""
+    said = _changed_data(begun, now, where)
+    if not said:
+        return
+    if config.data.changed != "ok":
+        raise UsageError(f"{said}; choose another --name, or go on with the changed list: --data.changed ok")
+    log.warning("%s; it goes on with those of now (data.changed ok)", said)
+
+
+def _changed_data(begun: str, now: str, where: str) -> str:
+    """What a list's videos were and are; empty where they are the same."""
     before, after = json.loads(begun), json.loads(now)
     changed = [
         f"{name} {before[name]['videos']} videos -> {after[name]['videos']}"
         for name in before.keys() & after.keys()
         if before[name]["digest"] != after[name]["digest"]
     ]
-    if not changed:
-        return
-    said = f"{where} was begun with other videos, labels or classes ({'; '.join(sorted(changed))})"
-    if config.data.changed != "ok":
-        raise UsageError(f"{said}; choose another --name, or go on with the changed list: --data.changed ok")
-    log.warning("%s; it goes on with those of now (data.changed ok)", said)
+    return f"{where} was begun with other videos, labels or classes ({'; '.join(sorted(changed))})" if changed else ""
 
 
 def _take_over(training: Training) -> Checkpoint | None:

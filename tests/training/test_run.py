@@ -33,7 +33,7 @@ from everest.training.evaluate import evaluate
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import FolderStore, JsonLinesTracker, Trackers
 from everest.training.pretrain import pretrain_loss
-from everest.training.run import Result, run
+from everest.training.run import Result, require_same_run, run
 from tests.conftest import tiny
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -495,6 +495,12 @@ def test_a_list_that_changed_since_the_run_was_begun_is_said_and_refused_unless_
         start(config, elsewhere, store=folder / "checkpoints")
     start(config.override({"data.changed": "ok"}), folder)
     assert "begun with other videos" in caplog.text
+
+    require_same_run(folder, config)
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    with pytest.raises(UsageError, match=r"\(data.train 15 videos -> 16\), and is finished; choose another --name"):
+        require_same_run(folder, config)
+    require_same_run(folder, config.override({"data.changed": "ok"}))
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_its_name_free(synthetic: Path, tmp_path: Path) -> None:
