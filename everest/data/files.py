@@ -148,8 +148,8 @@ class VideoFiles(Sequence[VideoFile]):
         """
         keys = np.fromiter(map(hash, zip(map(spelled, self.paths()), self.windows(), strict=True)), np.int64, len(self))
         order = np.argsort(keys, kind="stable")
-        starts = np.flatnonzero(np.diff(keys[order], prepend=keys[order[:1]] - 1))
-        values = values[order]
+        keys, values = keys[order], values[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=keys[:1] - 1))
         several = np.minimum.reduceat(values, starts) != np.maximum.reduceat(values, starts)
         return np.sort(order[np.repeat(several, np.diff(starts, append=len(self)))]).tolist()
 
@@ -159,7 +159,8 @@ class Gathering:
 
     def __init__(self, root: Path) -> None:
         self._root, self._paths, self._unwritten = root, NamelessFile(), bytearray()
-        self._ends, self._labels, self._windows = array("q", [0]), array("i"), array("d")
+        self._ends, self._labels = array("q", [0]), array("i")
+        self._windows: array[float] | None = None
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -167,25 +168,29 @@ class Gathering:
     def add(self, path: str, label: int | None, start: float = 0.0, end: float | None = None) -> None:
         """A path from the root."""
         encoded = path.encode("utf-8", "surrogateescape")
+        if self._windows is None and (start, end) != _WHOLE:
+            self._windows = array("d", (0.0, math.inf)) * len(self)
+        if self._windows is not None:
+            self._windows.extend((start, math.inf if end is None else end))
         self._unwritten += encoded
         self._ends.append(self._ends[-1] + len(encoded))
         self._labels.append(_NO_LABEL if label is None else label)
-        self._windows.extend((start, math.inf if end is None else end))
         if len(self._unwritten) > _PIECE:
             self._write()
 
     def videos(self) -> VideoFiles:
         """All of them; there is nothing to add afterwards."""
         self._write()
-        ends, labels, windows = (
-            SharedArray.of(np.frombuffer(kept, kept.typecode)) for kept in (self._ends, self._labels, self._windows)
-        )
-        whole = bool((windows.values[::2] == 0).all() and (windows.values[1::2] == math.inf).all())
-        return VideoFiles(self._root, SharedArray(self._paths, "u1"), ends, labels, None if whole else windows)
+        paths, ends, labels = SharedArray(self._paths, "u1"), _shared(self._ends), _shared(self._labels)
+        return VideoFiles(self._root, paths, ends, labels, None if self._windows is None else _shared(self._windows))
 
     def _write(self) -> None:
         self._paths.write(self._unwritten)
         self._unwritten.clear()
+
+
+def _shared(numbers: "array[int] | array[float]") -> SharedArray:
+    return SharedArray.of(np.frombuffer(numbers, numbers.typecode))
 
 
 def _window(start: float, end: float) -> Window:
