@@ -3,18 +3,24 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from everest.config import ModelConfig
+from everest.config import Experiment, ModelConfig
+from everest.data.index import read_index
 from everest.errors import AgreedError, UsageError
 from everest.files import whole_file, write_text
+from everest.model.weights import read_weights
 from everest.program import doing, exit_code, printable
+from everest.training.run import Result
+from orchestration.settings import PlatformSettings
 from tests.services import HANGS_S
 
 
@@ -127,3 +133,41 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_there(
     assert (code, said) == (1, f"everest: {file}: No space left on device\n")
     assert [path.name for path in tmp_path.iterdir()] == ["experiment.yaml"]
     assert file.read_text() == "before"
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A folder that all may enter, as a user who is not root."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        us = os.geteuid()
+        yield Path(folder)
+        os.seteuid(us)
+        for path in Path(folder).iterdir():
+            path.chmod(0o700)
+
+
+READING: dict[str, Callable[[Path], object]] = {
+    "recipe.yaml": Experiment.load,
+    "list.csv": lambda path: read_index(path, None),
+    "videos": lambda path: read_index(path, None),
+    "model.safetensors": read_weights,
+    "model.pth": read_weights,
+    "model": read_weights,
+    ".env": lambda path: PlatformSettings(_env_file=path),  # type: ignore[call-arg]
+    "run": Result.read,
+}
+
+
+@pytest.mark.parametrize("name", READING)
+def test_what_may_not_be_read_is_one_line_that_names_it(
+    closed: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = closed / name
+    path.write_text("closed") if "." in name else path.mkdir()
+    path.chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    code, said = ended(lambda: READING[name](path), capsys)
+    assert code in {1, 2}
+    assert re.fullmatch(rf"everest: .*{path}\b.*Permission denied.*\n", said), said

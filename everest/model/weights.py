@@ -154,10 +154,13 @@ def _read_file(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise WeightsError(f"{path} does not exist")
     try:
+        path.open("rb").close()
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         with torch.serialization.safe_globals([argparse.Namespace]):  # training scripts save their flags beside
             found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from None
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error):
             raise WeightsError(f"{path} is refused: it is a pickle that would run code, not only tensors") from None
