@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 export EVEREST_WORK := $(WORK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit sweep test test-long check image install ui bench docs lock clean
+.PHONY: help setup demo submit sweep test test-long check image install ui bench bench-data docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -95,6 +95,9 @@ DATABASE_PORT ?= 5432
 
 bench: $(READY) ## speed against the transformers library's VideoMAE
 	$(BIN)/python tests/bench.py
+
+bench-data: $(READY) ## clips a second to finished batches, beside bare decoders; VIDEOS=folder JSON=file
+	$(BIN)/python -m tests.bench_data $(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(JSON),--json "$(JSON)")
 
 docs: $(READY) ## rewrite the pages that are made from the code
 	$(BIN)/python -m tests.test_docs
