@@ -185,7 +185,7 @@ class AugmentConfig(Section):
     flip: bool = Field(True, description="mirror half of the clips; false where left and right matter (SSv2)")
     crop_scales: tuple[Ratio, ...] = Field((1.0, 0.875, 0.75, 0.66), description="pre-training: multi-scale crop")
     crop_area: tuple[Ratio, Ratio] = Field((0.08, 1.0), description="fine-tuning: random resized crop")
-    rand_augment: Annotated[str, matching(r"rand(-[a-z]+[0-9.]+)*", _TIMM)] | None = Field(
+    rand_augment: Annotated[str, matching(r"rand(-t[a-z0-9]+|-[a-z]+[0-9.]+)*", _TIMM)] | None = Field(
         "rand-m7-n4-mstd0.5-inc1",
         description="fine-tuning: timm's notation; null: off",
     )

@@ -5,15 +5,12 @@ Random ones draw from the global generators, which the dataset seeds for each sa
 
 import random
 
-import numpy as np
 import torch
-from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
-from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from everest.config import Experiment
+from everest.data.rand_augment import rand_augment
 from everest.data.video import Crop
 
 _RATIO = [3 / 4, 4 / 3]  # of a random resized crop's sides, as everywhere
@@ -64,19 +61,6 @@ def changed(clip: Tensor, config: Experiment) -> Tensor:
 
 def flip(clip: Tensor) -> Tensor:
     return clip.flip(2) if random.random() < 0.5 else clip
-
-
-def rand_augment(clip: Tensor, policy: str) -> Tensor:
-    """timm's RandAugment, frame by frame from the same random state."""
-    colour = tuple(round(255 * mean) for mean in IMAGENET_DEFAULT_MEAN)
-    augment = rand_augment_transform(policy, {"translate_const": int(min(clip.shape[1:3]) * 0.45), "img_mean": colour})
-    python, numpy = random.getstate(), np.random.get_state()
-    frames = []
-    for frame in clip.numpy():
-        random.setstate(python)
-        np.random.set_state(numpy)
-        frames.append(np.asarray(augment(Image.fromarray(frame))))
-    return torch.from_numpy(np.stack(frames))
 
 
 def evenly_placed_crop(clip: Tensor, size: int, where: float) -> Tensor:

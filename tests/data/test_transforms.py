@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from everest.config import AugmentConfig, Experiment
+from everest.data.rand_augment import rand_augment
 from everest.data.transforms import (
     changed,
     cut_out,
     evenly_placed_crop,
     multi_scale_crop,
-    rand_augment,
     random_crop,
 )
 from everest.seeding import seed_everything
