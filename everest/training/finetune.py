@@ -1,5 +1,6 @@
 """What fine-tuning minimises, and the batch-wise augmentation before it."""
 
+import torch
 import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
@@ -10,10 +11,7 @@ from everest.config import AugmentConfig
 
 
 class FinetuneLoss:
-    """Random erasing, mixup or cutmix, cross entropy with smoothed labels.
-
-    To timm a clip is an image of 3*T channels, so that all of its frames are changed alike.
-    """
+    """Random erasing, mixup or cutmix, cross entropy with smoothed labels. All frames of a clip are changed alike."""
 
     def __init__(self, config: AugmentConfig, num_classes: int, device: str) -> None:
         self.config = config
@@ -26,12 +24,20 @@ class FinetuneLoss:
         self.soft_cross_entropy = SoftTargetCrossEntropy()
 
     def __call__(self, model: nn.Module, video: Tensor, labels: Tensor) -> Tensor:
-        images = video.flatten(1, 2)
         if self.config.erase:
-            images = self.erase(images)
+            video = self._erased(video)
         if self.mix is None:
-            logits = model(images.view_as(video))
+            logits = model(video)
             return F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
-        images, targets = self.mix(images, labels)
+        images, targets = self.mix(video.flatten(1, 2), labels)  # to timm a clip is an image of 3*T channels
         loss: Tensor = self.soft_cross_entropy(model(images.view_as(video)).float(), targets)
         return loss
+
+    def _erased(self, video: Tensor) -> Tensor:
+        """(B, 3, T, H, W) with the same noise in all frames of a clip.
+
+        Noise that changed from frame to frame would be what changes most, and so all be kept.
+        """
+        untouched = torch.full_like(video[:, :, 0], torch.nan)
+        noise = self.erase(untouched)[:, :, None]
+        return torch.where(noise.isnan(), video, noise)

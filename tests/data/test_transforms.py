@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from everest.config import AugmentConfig, Experiment
+from everest.config import AugmentConfig, Experiment, ModelConfig
 from everest.data.rand_augment import rand_augment
 from everest.data.transforms import (
     changed,
@@ -15,6 +15,9 @@ from everest.data.transforms import (
     multi_scale_crop,
     random_crop,
 )
+from everest.model.embed import TubeletEmbed
+from everest.model.redundancy import clip_importance
+from everest.model.select import keep_important
 from everest.seeding import seed_everything
 from everest.training.finetune import FinetuneLoss
 
@@ -90,7 +93,7 @@ def test_test_crops_cover_both_ends_of_the_longer_side() -> None:
     assert starts == [0, 10, 20]
 
 
-def test_erasing_and_mixing_treat_the_frames_of_a_clip_alike() -> None:
+def test_mixing_treats_the_frames_of_a_clip_alike() -> None:
     """A model that hands its input out shows what reached it."""
     video = torch.randn(4, 3, 1, 32, 32).expand(-1, -1, 6, -1, -1).contiguous()
     seen: list[Tensor] = []
@@ -107,11 +110,47 @@ def test_erasing_and_mixing_treat_the_frames_of_a_clip_alike() -> None:
         assert torch.equal(seen[-1], seen[-1][:, :, :1].expand_as(video))
     assert not torch.equal(seen[-1], video)
 
-    seed_everything(0)
-    FinetuneLoss(AugmentConfig(erase=1.0, mixup=0.0, cutmix=0.0), 5, "cpu")(Spy(), video.clone(), torch.arange(4))
-    changed = seen[-1] != video
-    assert changed.any()
-    assert torch.equal(changed.any(dim=1), changed.any(dim=1)[:, :1].expand(-1, 6, -1, -1))
+
+def erased(video: Tensor, seed: int) -> Tensor:
+    seen: list[Tensor] = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return torch.zeros(len(x), 5)
+
+    seed_everything(seed)
+    before = video.clone()
+    only_erasing = AugmentConfig(erase=1.0, mixup=0.0, cutmix=0.0)
+    FinetuneLoss(only_erasing, 5, "cpu")(Spy(), video, torch.zeros(len(video), dtype=torch.long))
+    assert torch.equal(video, before)
+    return seen[0]
+
+
+def test_what_is_erased_in_a_still_clip_is_still() -> None:
+    video = torch.randn(4, 3, 1, 32, 32).expand(-1, -1, 6, -1, -1).contiguous()
+    out = erased(video, 0)
+    assert torch.equal(out, out[:, :, :1].expand_as(out))
+    for noise in (out[i][out[i] != video[i]] for i in range(4)):
+        assert len(noise) >= 0.02 * 32 * 32 * 3 * 6 * 0.8
+        assert abs(float(noise.mean())) < 0.3
+        assert 0.7 < float(noise.std()) < 1.3
+    assert (
+        len({tuple(torch.nonzero(out[i] != video[i])[0].tolist()) for i in range(4)}) > 1
+    )  # each clip in its own place
+
+
+def test_erased_tokens_are_not_those_that_are_kept() -> None:
+    """What does not change over time is kept last, also where all else moves little."""
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randn(8, 3, 1, 64, 64, generator=generator) + 0.2 * torch.randn(8, 3, 8, 64, 64, generator=generator)
+    torch.manual_seed(0)
+    embed = TubeletEmbed(ModelConfig())
+    out = erased(video, 0)
+    gone = embed.cut((out != video).float()).mean(-1).flatten(1) == 1  # tokens of nothing but noise
+    assert gone.sum() > 50
+    kept = keep_important(clip_importance(embed, embed.cut(out), "l2"), int(0.6 * gone.shape[1]))
+    assert not gone.gather(1, kept).any()
 
 
 @pytest.mark.parametrize("mix", [0.0, 0.8])
