@@ -12,7 +12,8 @@ import torch
 from everest.config import Experiment
 from everest.data.workers import start_early
 from orchestration.settings import PlatformSettings
-from tests.services import nothing_left_running
+from tests.s3_proxy import S3Proxy
+from tests.services import S3, nothing_left_running
 
 pytest_plugins = ["tests.platform"]
 
@@ -56,6 +57,14 @@ def _no_settings_of_this_checkout() -> None:
 def _seeded() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
+
+
+@pytest.fixture
+def proxy() -> Iterator[S3Proxy]:
+    """Stands before the S3 server."""
+    proxy = S3Proxy(S3)
+    yield proxy
+    proxy.close()
 
 
 @pytest.fixture(scope="session")

@@ -28,17 +28,10 @@ from orchestration.s3_place import S3Place
 from orchestration.settings import PlatformSettings
 from tests.conftest import tiny
 from tests.s3_proxy import S3Proxy
-from tests.services import HANGS_S, S3, s3_settings
+from tests.services import HANGS_S, s3_settings
 
 PackedIndex = VideoIndex[PackedVideos]
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def proxy() -> Iterator[S3Proxy]:
-    proxy = S3Proxy(S3)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture

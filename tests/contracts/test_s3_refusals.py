@@ -28,13 +28,6 @@ MOVED = Refusal(301, "PermanentRedirect", "The bucket you are attempting to acce
 
 
 @pytest.fixture
-def proxy() -> Iterator[S3Proxy]:
-    proxy = S3Proxy(S3)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture
 def settings(proxy: S3Proxy, monkeypatch: pytest.MonkeyPatch) -> PlatformSettings:
     return s3_settings(monkeypatch, proxy.address)
 

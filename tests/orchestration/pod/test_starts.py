@@ -17,14 +17,7 @@ from orchestration.pod import starts, worker
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
 from tests.s3_proxy import EXPIRED, S3Proxy
-from tests.services import S3, s3_settings
-
-
-@pytest.fixture
-def proxy() -> Iterator[S3Proxy]:
-    proxy = S3Proxy(S3)
-    yield proxy
-    proxy.close()
+from tests.services import s3_settings
 
 
 @pytest.fixture
