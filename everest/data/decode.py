@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,8 +12,7 @@ from torch import Tensor
 from everest.data.reader.errors import DecodeError
 from everest.data.reader.frames import Facts
 from everest.data.reader.process import TIME_LIMIT_S, ask, stream
-from everest.data.transforms import cut_out
-from everest.data.video import Cut, Plan
+from everest.data.video import Plan
 from everest.errors import EverestError
 
 __all__ = ["DecodeError", "NoSuchFrame", "cut", "decode", "jpegs", "read_frames"]
@@ -29,55 +28,94 @@ def decode(
     choose: Callable[[int], np.ndarray],
     reader: Literal["av", "decord"] = "av",
     time_limit: float = TIME_LIMIT_S,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> Tensor:
     """The frames ``choose(frame count)`` asks for, scaled so that the shorter side is ``short_side`` pixels.
 
-    Returns uint8 (frames, H, W, 3). ``choose`` is asked again where the count turns out to be another.
-    Raises DecodeError, also after ``time_limit`` seconds.
+    Returns uint8 (frames, H, W, 3). ``choose`` is asked again where the count turns out to be another. Only frames
+    that are shown from ``start`` on and before ``end`` count, in seconds from the first one; None is the video's end.
+    Raises DecodeError, also where there are none, and after ``time_limit`` seconds.
     """
+
+    def ask_for(total: int, height: int, width: int) -> tuple[np.ndarray, dict[str, Any]]:
+        return choose(total), {"short_side": short_side}
+
+    [frames] = _pictures(path, ask_for, time_limit, reader=reader, start=start, end=end)
+    return frames
+
+
+def cut(
+    path: Path,
+    plan: Plan,
+    reader: Literal["av", "decord"] = "av",
+    time_limit: float = TIME_LIMIT_S,
+    start: float = 0.0,
+    end: float | None = None,
+) -> Tensor:
+    """The clips that a plan asks for: uint8 (crops, frames, size, size, 3), of a video or a window as in ``decode``.
+
+    ``plan`` is asked again where the count or size turns out to be another. Raises DecodeError.
+    """
+
+    def ask_for(total: int, height: int, width: int) -> tuple[np.ndarray, dict[str, Any]]:
+        wanted = plan(total, height, width)
+        return wanted.numbers, {"crops": wanted.crops, "size": wanted.size}
+
+    return _pictures(path, ask_for, time_limit, reader=reader, start=start, end=end)
+
+
+def _pictures(
+    path: Path, ask_for: Callable[[int, int, int], tuple[np.ndarray, dict[str, Any]]], time_limit: float, **where: Any
+) -> Tensor:
+    """Of the frames and kinds that ``ask_for`` says: uint8 (pictures of each frame, frames, H, W, 3)."""
     chosen = np.empty(0, int)
 
-    def distinct(total: int) -> list[int]:
+    def distinct(total: int, height: int, width: int) -> dict[str, Any]:
         nonlocal chosen
-        chosen = choose(total)
-        return np.unique(chosen).tolist()
+        chosen, kind = ask_for(total, height, width)
+        return {"numbers": np.unique(chosen).tolist(), **kind}
 
-    pixels = ask(path, time_limit, distinct, task=reader, short_side=short_side)["pixels"]
-    return torch.from_numpy(pixels)[torch.from_numpy(np.unique(chosen, return_inverse=True)[1])]
-
-
-def cut(path: Path, plan: Plan, reader: Literal["av", "decord"] = "av", time_limit: float = TIME_LIMIT_S) -> Tensor:
-    """The clips that a plan asks for: uint8 (crops, frames, size, size, 3). Raises DecodeError, as ``decode``."""
-    _, height, width, _ = decode(path, None, lambda total: np.zeros(1, int), reader, time_limit).shape
-    found: list[Cut] = []
-
-    def choose(total: int) -> np.ndarray:
-        found.append(plan(total, height, width))
-        return found[-1].numbers
-
-    frames = decode(path, None, choose, reader, time_limit)
-    return torch.stack([cut_out(frames, crop, found[-1].size) for crop in found[-1].crops])
+    pixels = torch.from_numpy(ask(path, time_limit, distinct, task="frames", **where)["pixels"])
+    numbers, places = np.unique(chosen, return_inverse=True)
+    if pixels.shape[1] != len(numbers):
+        raise IndexError(f"{path} has {pixels.shape[1]} of the {len(numbers)} frames asked for")
+    return pixels if len(numbers) == len(chosen) else pixels[:, torch.from_numpy(places)]
 
 
 def jpegs(
-    path: Path, short_side: int, quality: int, every: int = 1, time_limit: float = TIME_LIMIT_S
+    path: Path,
+    short_side: int,
+    quality: int,
+    every: int = 1,
+    time_limit: float = TIME_LIMIT_S,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> Iterator[Facts | bytes]:
-    """Goes through a video once: its facts, then every n-th frame as JPEG, the shorter side ``short_side`` pixels.
+    """Goes through a video once, or a window of it as in ``decode``: its facts, then every n-th frame as JPEG, the
+    shorter side ``short_side`` pixels.
 
     Facts that come again say that it begins anew, and that what came before does not count. Raises DecodeError, also
     after ``time_limit`` seconds without a frame.
     """
-    asked = stream(path, time_limit, task="jpegs", short_side=short_side, every=every, quality=quality)
-    for answer in asked:
+    how = {"short_side": short_side, "every": every, "quality": quality, "start": start, "end": end}
+    for answer in stream(path, time_limit, task="jpegs", **how):
         yield answer if isinstance(answer, bytes) else Facts(**answer)
 
 
-def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
+def read_frames(
+    path: str | Path,
+    indices: Sequence[int] | np.ndarray,
+    short_side: int | None = None,
+    start: float = 0.0,
+    end: float | None = None,
+) -> np.ndarray:
     """The frames with these numbers, as people see them: uint8 (n, H, W, 3), a numpy array.
 
     Frames count from 0 in the order they are shown; any order and repeats are as asked for. ``short_side`` scales
-    the shorter side to so many pixels. Raises EverestError where the video cannot be read, and NoSuchFrame, which
-    is an IndexError too, for a number below 0 or beyond the last frame.
+    the shorter side to so many pixels. ``start`` and ``end``, in seconds from the first frame, make a window: only
+    frames that are shown from ``start`` on and before ``end`` count. Raises EverestError where the video cannot be
+    read, and NoSuchFrame, which is an IndexError too, for a number below 0 or beyond the last frame.
     """
     try:
         numbers = np.array([operator.index(number) for number in indices], int)
@@ -90,6 +128,6 @@ def read_frames(path: str | Path, indices: Sequence[int] | np.ndarray, short_sid
         return numbers if len(numbers) else np.zeros(1, int)  # one, to know the size
 
     try:
-        return decode(Path(path), short_side, checked).numpy()[: len(numbers)]
+        return decode(Path(path), short_side, checked, start=start, end=end).numpy()[: len(numbers)]
     except DecodeError as error:
         raise EverestError(f"{path}: {error}") from None

@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
 from everest.config import Experiment
+from everest.data.crop import Crop
 from everest.data.rand_augment import rand_augment
-from everest.data.video import Crop
 
 _RATIO = [3 / 4, 4 / 3]  # of a random resized crop's sides, as everywhere
 
@@ -44,9 +44,7 @@ def random_resized_crop(height: int, width: int, area: tuple[float, float]) -> C
 
 def cut_out(clip: Tensor, crop: Crop, size: int) -> Tensor:
     """That part of each frame, scaled to a square of ``size``."""
-    _, H, W, _ = clip.shape
-    tall, wide = max(1, round(crop.height * H)), max(1, round(crop.width * W))
-    top, left = min(round(crop.top * H), H - tall), min(round(crop.left * W), W - wide)
+    left, top, wide, tall = crop.box(*clip.shape[1:3])
     return _resize(clip[:, top : top + tall, left : left + wide], [size, size])
 
 

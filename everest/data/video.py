@@ -8,15 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from everest.config import DataConfig
-
-
-class Crop(NamedTuple):
-    """A part of a picture, as shares (0 … 1) of its width and height, from the upper left."""
-
-    left: float
-    top: float
-    width: float
-    height: float
+from everest.data.crop import Crop
 
 
 class Cut(NamedTuple):

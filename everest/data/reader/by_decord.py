@@ -7,19 +7,20 @@ file and are shown before it, and where decoding can begin at other frames than 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import decord
 import numpy as np
 from av.packet import Packet
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from everest.data.reader.errors import DecodeError
-from everest.data.reader.frames import Disagreement, frames, indexed
+from everest.data.reader.frames import Choose, Disagreement, frames, indexed
 from everest.data.reader.index import Index
-from everest.data.reader.picture import Shape
+from everest.data.reader.picture import Shape, together
 from everest.data.reader.units import begins_anew
+from everest.data.reader.window import Window
 
 decord.logging.set_level(decord.logging.QUIET)
 
@@ -28,31 +29,34 @@ _REFUSED = DecodeError("decord would not number its frames rightly; use data.rea
 _WHERE = re.compile(r".*\.cc:\d+: ")  # decord says first which line of its own source stumbled
 
 
-def read(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
+def read(path: Path, window: Window, choose: Choose) -> np.ndarray:
     """As ``frames.read``. Raises DecodeError also where decord would give other frames."""
-    shape, total = _facts(path)
-    if short_side:
-        shape = shape.scaled(short_side)
-    width, height = (shape.height, shape.width) if shape.quarter_turns % 2 else (shape.width, shape.height)
+    shape, total, inside = _facts(path, window)
+    wanted, paint = choose(len(inside), shape)
     try:
-        video = decord.VideoReader(str(path), width=width, height=height, num_threads=1)
+        video = decord.VideoReader(str(path), num_threads=1)
         if len(video) != total:
             raise _REFUSED
-        return np.asarray(video.get_batch(list(choose(total))).asnumpy())
+        pixels = video.get_batch([inside[number] for number in wanted]).asnumpy()
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise DecodeError(_reason(error)) from None
+    return together([paint(VideoFrame.from_ndarray(picture, "rgb24")) for picture in pixels])
 
 
-def _facts(path: Path) -> tuple[Shape, int]:
-    """The size to show, and the number of frames. Raises DecodeError for a file that decord is not trusted with."""
+def _facts(path: Path, window: Window) -> tuple[Shape, int, range]:
+    """How large decord's pictures are to be shown, the number of frames, and those inside the window.
+
+    Raises DecodeError for a file that decord is not trusted with.
+    """
     with indexed(path) as (stream, source, found):
         held = list(source)
         if found is None or not _trusted(stream, held, found):
             raise _REFUSED
         try:
-            return Shape.of(stream, next(frames(stream, held, found, [0]))), len(found)
+            shape = Shape.of(stream, next(frames(stream, held, found, [0])))
         except Disagreement:
             raise _REFUSED from None
+        return shape, len(found), window.numbers(found.times, found.time_base)
 
 
 def _trusted(stream: VideoStream, source: list[Packet[VideoStream]], found: Index) -> bool:

@@ -13,10 +13,10 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from everest.data.reader.errors import DecodeError
 from everest.data.reader.index import Index, index
-from everest.data.reader.picture import Painter, Shape
-from everest.data.reader.stream import all_frames, decode, open_video, packets
+from everest.data.reader.picture import Paint, Painter, Shape, together
+from everest.data.reader.stream import all_frames, decode, open_video, packets, rate
+from everest.data.reader.window import Window
 
 _HELD_BYTES = 64 * 2**20  # what is larger is gone through twice instead
 
@@ -25,52 +25,60 @@ class Disagreement(Exception):
     """The decoder does not bring forth the frames that the packets promise."""
 
 
-def read(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
-    """The frames that ``choose(frame count)`` asks for, rising: uint8 (n, H, W, 3). Raises DecodeError.
+#: From (number of frames, how large and turned they are) to the numbers of frames, rising, and how to paint them.
+Choose = Callable[[int, Shape], tuple[Sequence[int], Paint]]
 
-    ``choose`` is asked again where the count turns out to be another.
+
+def read(path: Path, window: Window, choose: Choose) -> np.ndarray:
+    """The pictures of the frames that ``choose`` asks for: uint8 (pictures of each, frames, H, W, 3).
+
+    ``choose`` is asked again where the count or the shape turns out to be another. Raises DecodeError.
     """
     try:
-        return _read_by_index(path, short_side, choose)
+        painted = _read_by_index(path, window, choose)
     except Disagreement:
-        return _read_from_start(path, short_side, choose)
+        painted = _read_from_start(path, window, choose)
+    return together(painted)
 
 
-def _read_by_index(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
+def _read_by_index(path: Path, window: Window, choose: Choose) -> list[list[np.ndarray]]:
     with indexed(path) as (stream, source, found):
         if found is None:
             raise Disagreement
-        wanted = choose(len(found))
-        size = stream.codec_context.width, stream.codec_context.height
-        painter: Painter | None = None
-        pictures = []
-        for frame in frames(stream, source, found, wanted):
-            if (frame.width, frame.height) != size:
-                raise Disagreement
-            painter = painter or Painter(Shape.of(stream, frame), short_side)
-            pictures.append(painter(frame))
-    return np.stack(pictures)
+        inside = window.numbers(found.times, found.time_base)
+        promised = Shape.promised(stream)
+        wanted, paint = choose(len(inside), promised)
+        if max(wanted) >= len(inside):
+            raise Disagreement
+        painted: list[list[np.ndarray]] = []
+        for frame in frames(stream, source, found, [inside[number] for number in wanted]):
+            if not painted and (shape := Shape.of(stream, frame)) != promised:
+                again, paint = choose(len(inside), shape)
+                if again != wanted:
+                    raise Disagreement
+            painted.append(paint(frame))
+    return painted
 
 
-def _read_from_start(path: Path, short_side: int | None, choose: Callable[[int], Sequence[int]]) -> np.ndarray:
+def _read_from_start(path: Path, window: Window, choose: Choose) -> list[list[np.ndarray]]:
     """Decodes all of it to know the count, and once more where it does not fit into memory."""
-    painter: Painter | None = None
+    shape: Shape | None = None
     held: list[VideoFrame] | None = []
     total = size = 0
-    for stream, frame in all_frames(path):
+    for stream, frame in all_frames(path, window):
         total += 1
-        painter = painter or Painter(Shape.of(stream, frame), short_side)
+        shape = shape or Shape.of(stream, frame)
         size += sum(plane.buffer_size for plane in frame.planes)
         if size > _HELD_BYTES:
             held = None
         elif held is not None:
             held.append(frame)
-    if painter is None:
-        raise DecodeError("no frame can be decoded")
-    wanted = set(choose(total))
-    again = held if held is not None else (frame for _, frame in all_frames(path))
-    found = (frame for number, frame in enumerate(again) if number in wanted)
-    return np.stack([painter(frame) for frame in islice(found, len(wanted))])
+    assert shape is not None
+    wanted, paint = choose(total, shape)
+    again = held if held is not None else (frame for _, frame in all_frames(path, window))
+    among = set(wanted)
+    found = (frame for number, frame in enumerate(again) if number in among)
+    return [paint(frame) for frame in islice(found, len(among))]
 
 
 class Facts(NamedTuple):
@@ -80,10 +88,10 @@ class Facts(NamedTuple):
     width: int
     shown_height: int  # of the original
     shown_width: int
-    rate: float  # pictures per second; 0 where the file does not tell
+    rate: float  # pictures per second
 
 
-def pictures(path: Path, short_side: int, every: int) -> Iterator[Facts | np.ndarray]:
+def pictures(path: Path, window: Window, short_side: int, every: int) -> Iterator[Facts | np.ndarray]:
     """Goes through a video once: its facts, then every n-th frame, uint8 (H, W, 3). Raises DecodeError.
 
     Facts that come again say that it begins anew, and that what came before does not count.
@@ -92,26 +100,23 @@ def pictures(path: Path, short_side: int, every: int) -> Iterator[Facts | np.nda
         with indexed(path) as (stream, source, found):
             if found is None:
                 raise Disagreement
-            wanted = frames(stream, source, found, range(0, len(found), every))
-            yield from _painted(((stream, frame) for frame in wanted), short_side, every, one_size=True)
+            inside = window.numbers(found.times, found.time_base)
+            wanted = frames(stream, source, found, inside[::every])
+            yield from _painted(((stream, frame) for frame in wanted), short_side, every)
     except Disagreement:
-        yield from _painted(islice(all_frames(path), 0, None, every), short_side, every, one_size=False)
+        yield from _painted(islice(all_frames(path, window), 0, None, every), short_side, every)
 
 
 def _painted(
-    decoded: Iterable[tuple[VideoStream, VideoFrame]], short_side: int, every: int, one_size: bool
+    decoded: Iterable[tuple[VideoStream, VideoFrame]], short_side: int, every: int
 ) -> Iterator[Facts | np.ndarray]:
-    painter = None
+    painter: Painter | None = None
     for stream, frame in decoded:
         if painter is None:
-            size, shown = (frame.width, frame.height), Shape.of(stream, frame).seen()
-            painter = Painter(Shape.of(stream, frame), short_side)
-            yield Facts(*painter.shape.seen(), *shown, float(stream.average_rate or 0) / every)
-        elif one_size and (frame.width, frame.height) != size:
-            raise Disagreement
-        yield painter(frame)
-    if painter is None:
-        raise DecodeError("no frame can be decoded")
+            shape = Shape.of(stream, frame)
+            painter = Painter(shape, short_side)
+            yield Facts(*painter.shape.seen(), *shape.seen(), float(rate(stream) / every))
+        yield from painter(frame)
 
 
 @contextmanager
@@ -137,11 +142,15 @@ def frames(
     left_out = found.spare.difference(wanted)
     forward = _Forward(stream, source, {found.packets[number] for number in left_out})
     run: Iterator[tuple[int, VideoFrame]] = iter(())
+    size = stream.codec_context.width, stream.codec_context.height
     for number in wanted:
         key = found.key_before(number)
         if found.start(key) > forward.place:
             run = _checked(forward.decode_from(found.start(key)), found, key, left_out)
-        yield next(frame for at, frame in run if at == number)
+        picture = next(frame for at, frame in run if at == number)
+        if (picture.width, picture.height) != size:
+            raise Disagreement
+        yield picture
 
 
 def _checked(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ _PROGRESSIVE = (0, 1)  # of AVFieldOrder: unknown, and one picture at a time
 class Index:
     """Frames in the order they are shown, with the packets that hold them and those where decoding can begin."""
 
-    times: tuple[int, ...]
+    times: tuple[int, ...]  # in units of the time base
+    time_base: Fraction  # seconds
     packets: tuple[int, ...]
     keys: tuple[int, ...]  # numbers of frames that can be decoded without earlier ones, rising
     spare: frozenset[int]  # numbers of frames that no other refers to
@@ -57,7 +59,9 @@ class _Fact(NamedTuple):
 def index(stream: VideoStream, packets: Iterable[Packet[VideoStream]]) -> Index | None:
     """None where only decoding from the start can tell: times missing, or out of order, or a codec whose packets
     are not its frames."""
-    if stream.codec.name not in _CODECS or stream.codec_context.field_order not in _PROGRESSIVE:
+    if stream.time_base is None or stream.codec.name not in _CODECS:
+        return None
+    if stream.codec_context.field_order not in _PROGRESSIVE:
         return None
     facts = [_Fact(p.pts, p.dts, p.is_keyframe, p.is_discard, p.is_corrupt, *kind(stream, p)) for p in packets]
     if not facts or not facts[0].key or any(f.pts is None or f.corrupt or not f.picture for f in facts):
@@ -70,7 +74,7 @@ def index(stream: VideoStream, packets: Iterable[Packet[VideoStream]]) -> Index 
         return None
     places = tuple(place for _, place in shown)
     keys = tuple(number for number, place in enumerate(places) if facts[place].key)
-    return Index(times, places, keys, _spare(facts, times, places))
+    return Index(times, stream.time_base, places, keys, _spare(facts, times, places))
 
 
 def _spare(facts: list[_Fact], times: tuple[int, ...], places: tuple[int, ...]) -> frozenset[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from everest.data.reader.errors import DecodeError
+from everest.data.reader.window import WHOLE, Window
 
 logging.getLogger("libav").setLevel(logging.CRITICAL)
 
@@ -81,17 +83,53 @@ def decode(stream: VideoStream, packet: Packet[VideoStream] | None, damaged: Dam
     return frames
 
 
-def all_frames(path: Path, damaged: Damaged = _ignore) -> Iterator[tuple[VideoStream, VideoFrame]]:
-    """Every frame that can be shown, decoded from the start; ``damaged`` hears of each place that cannot.
+def all_frames(
+    path: Path, window: Window = WHOLE, damaged: Damaged = _ignore
+) -> Iterator[tuple[VideoStream, VideoFrame]]:
+    """Every frame of the window that can be shown, decoded from the start, where ``damaged`` hears of each place
+    that cannot.
 
-    Raises DecodeError.
+    Raises DecodeError, also where there is none.
     """
+    given, total, seconds = 0, 0, 0.0
     with open_video(path) as stream:
-        for packet in packets(stream, damaged):
-            for frame in decode(stream, packet, damaged):
+        clock = _Clock(stream)
+        for total, frame in enumerate(_decoded(stream, damaged), start=1):
+            if window.whole or (seconds := clock(total - 1, frame)) in window:
+                given += 1
                 yield stream, frame
-        for frame in decode(stream, None, damaged):
-            yield stream, frame
+    if not total:
+        raise DecodeError("no frame can be decoded")
+    if not given:
+        raise window.empty(seconds, total)
+
+
+def _decoded(stream: VideoStream, damaged: Damaged) -> Iterator[VideoFrame]:
+    for packet in packets(stream, damaged):
+        yield from decode(stream, packet, damaged)
+    yield from decode(stream, None, damaged)
+
+
+class _Clock:
+    """When frames are shown, in seconds from the first one; by their number where they do not tell."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._interval = 1 / rate(stream)
+        self._first: Fraction | None = None
+
+    def __call__(self, number: int, frame: VideoFrame) -> float:
+        by_number = number * self._interval
+        if frame.pts is None or frame.time_base is None:
+            return float(by_number)
+        time = frame.pts * frame.time_base
+        if self._first is None:
+            self._first = time - by_number
+        return float(time - self._first)
+
+
+def rate(stream: VideoStream) -> Fraction:
+    """Frames per second, as well as the file tells."""
+    return stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
 
 
 def _said(error: Exception) -> str:
