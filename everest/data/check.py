@@ -37,7 +37,7 @@ def verdicts(index: VideoIndex[VideoFiles], workers: int, deep: bool = False) ->
 def _try(video: VideoFile, deep: bool) -> Verdict:
     limit = TIME_LIMIT_S * _DEEP if deep else TIME_LIMIT_S
     try:
-        answer = ask(video.path, limit, task="compare", deep=deep, **video.window)
+        answer = ask(video.path, limit, task="compare", deep=deep, start=video.start, end=video.end)
     except DecodeError as error:
         return Verdict(video.name, str(error), None)
     return Verdict(video.name, None, answer["remark"])

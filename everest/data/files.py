@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import chain, islice, pairwise, repeat
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 from torch import Tensor
@@ -36,18 +36,17 @@ class VideoFile(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.path}{window_name(self.start, self.end)}"
+        return f"{self.path}{window_name(*self.window)}"
 
     @property
-    def window(self) -> dict[str, Any]:
-        """For a reader; none for the whole file."""
-        return {"start": self.start, "end": self.end} if (self.start, self.end) != _WHOLE else {}
+    def window(self) -> Window:
+        return self.start, self.end
 
     def cut(self, plan: Plan, data: DataConfig) -> list[Tensor]:
-        return list(cut(self.path, plan, data.reader, data.time_limit, **self.window))
+        return list(cut(self.path, plan, data.reader, data.time_limit, *self.window))
 
     def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
-        return decode(self.path, short_side, choose, data.reader, data.time_limit, **self.window)
+        return decode(self.path, short_side, choose, data.reader, data.time_limit, *self.window)
 
 
 def window_name(start: float, end: float | None) -> str:

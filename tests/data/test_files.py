@@ -13,10 +13,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+from everest.config import DataConfig
 from everest.data.check import verdicts
+from everest.data.crop import Crop
+from everest.data.decode import decode
 from everest.data.files import VideoFile, VideoFiles
 from everest.data.index import VideoIndex, read_index
+from everest.data.synthetic import render, write_video
+from everest.data.video import Cut
 from everest.data.workers import worker_context
 
 MANY = 50_000
@@ -153,3 +159,34 @@ def test_a_digest_is_that_of_paths_as_seen_from_the_list(tmp_path: Path, root: s
     lines = [f"{os.path.relpath(tmp_path / root / path, tmp_path)}\0{label}" for label, path in enumerate(paths)]
     expected = sha256("\n".join([*lines, *map(str, range(len(paths)))]).encode()).hexdigest()[:16]
     assert index.digest() == expected
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of video."""
+    file = tmp_path_factory.mktemp("long") / "long.mp4"
+    write_video(file, render("right", 64, 25, np.random.default_rng(0)))
+    return file
+
+
+def test_windows_of_a_list_are_decoded_and_cut_as_videos_of_their_own(long: Path) -> None:
+    (long.parent / "list.csv").write_text("path,label,start,end\nlong.mp4,0,0.2,0.6\nlong.mp4,1,0.6,\nlong.mp4,2,,\n")
+    whole = decode(long, 64, np.arange)
+    videos, totals = read_index(long.parent / "list.csv").videos, []
+
+    def plan(total: int, height: int, width: int) -> Cut:
+        totals.append(total)
+        return Cut(np.arange(total), (Crop(0, 0, 1, 1),), 64)
+
+    for video, frames in zip(videos, (whole[5:15], whole[15:], whole), strict=True):
+        assert torch.equal(video.frames(np.arange, 64, DataConfig()), frames)
+        [clip] = video.cut(plan, DataConfig())
+        assert torch.equal(clip, frames)
+        assert totals[-1] == len(frames)
+
+
+def test_a_check_tries_windows(long: Path) -> None:
+    (long.parent / "list.csv").write_text("long.mp4,0,0.2,0.6\nlong.mp4,0,0.6,0.9\nlong.mp4,1,30,31\n")
+    found = list(verdicts(read_index(long.parent / "list.csv"), workers=1, deep=True))
+    assert [verdict.path for verdict in found] == [f"{long} [{window} s]" for window in ("0.2-0.6", "0.6-0.9", "30-31")]
+    assert [bool(verdict.unreadable) for verdict in found] == [False, False, True]

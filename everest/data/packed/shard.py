@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from everest.data.decode import DecodeError, jpegs
+from everest.data.files import Window
 from everest.data.packed.format import FRAME, How, Packed, Piece, frame_sum
 from everest.data.packed.place import FileSum
 from everest.data.reader.frames import Facts
@@ -22,7 +23,7 @@ class Item(NamedTuple):
     number: int  # in the list
     name: str
     label: int | None
-    window: dict[str, Any]  # where it starts and ends, if it is a part of a file
+    window: Window
     here: AbstractContextManager[Path]
 
 
@@ -52,7 +53,7 @@ def _write_video(item: Item, how: How, shard: BinaryIO, time_limit: float) -> tu
     begin = shard.tell()
     rows: list[tuple[int, int, int]] = []
     with item.here as path:
-        for found in jpegs(path, how.short_side, how.quality, how.every, time_limit, **item.window):
+        for found in jpegs(path, how.short_side, how.quality, how.every, time_limit, *item.window):
             if isinstance(found, Facts):
                 _cut_off(shard, begin)
                 facts, rows = found, []
