@@ -1,6 +1,7 @@
 """Packed sets in a real S3 server: the same clips as from a folder, through a cache that nothing spoils."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from everest.config import Experiment
 from everest.data.clips import TrainClips
@@ -27,6 +29,7 @@ from orchestration.s3 import S3Store
 from orchestration.s3_place import S3Place
 from orchestration.settings import PlatformSettings
 from tests.conftest import tiny
+from tests.integration.command import Run
 from tests.s3_proxy import S3Proxy
 from tests.services import HANGS_S, s3_settings
 
@@ -250,3 +253,25 @@ def test_a_list_or_folder_in_s3_is_packed_with_the_videos_beside_it(
     assert [video.name for video in read_packed(tmp_path / "folder").videos] == [f"{n:05d}.mp4" for n in range(16)]
     with pytest.raises(UsageError, match=r"-raw/none.csv does not exist; give the address of a list"):
         pack(f"{address}-raw/none.csv", Folder(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_learns_from_s3_and_is_killed_in_mid_epoch_ends_as_one_from_a_folder(
+    remote: PackedIndex, local: PackedIndex, synthetic: Path, tmp_path: Path, settings: PlatformSettings, processes: int
+) -> None:
+    """Its cache is cold each time, and too small for the set."""
+    address = str(remote.source)
+    there = settings.model_copy(update={"cache_size": "1k"}).environment()
+    changes = {"data.val": None, "optim.steps": 24, "optim.batch_size": 2, "data.workers": 2 - processes}
+    config = tiny("pretrain", synthetic, **changes, **{"keep.checkpoint_steps": 4, "keep.log_steps": 1})
+    whole = Run(config.override({"data.train": local.source}), tmp_path / "whole", processes)
+    killed = Run(config.override({"data.train": address}), tmp_path / "killed", processes, **there)
+    killed.wait_for_step(9)
+    killed.kill(signal.SIGKILL)
+    assert not (killed.folder / "result.json").exists()
+    remove(tmp_path / "cache/blocks")
+    assert Run(config.override({"data.train": address}), tmp_path / "killed", processes, **there).wait() == 0
+    assert whole.wait() == 0
+    expected, found = (load_file(run.folder / "model/model.safetensors") for run in (whole, killed))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

@@ -44,7 +44,7 @@ def everest(*arguments: object, work: Path, **more: str) -> Done:
 class Run:
     """A training run going on in processes of its own."""
 
-    def __init__(self, config: Experiment, work: Path, processes: int = 1) -> None:
+    def __init__(self, config: Experiment, work: Path, processes: int = 1, **more: str) -> None:
         work.mkdir(parents=True, exist_ok=True)
         recipe = work / "recipe.yaml"
         recipe.write_text(config.to_yaml())
@@ -55,7 +55,7 @@ class Run:
         command = [sys.executable, *launch, "-m", "everest", config.stage, "--recipe", str(recipe)]
         self._log = (work / "log.txt").open("a")
         self.process = subprocess.Popen(
-            command, env=environment(work), cwd=work, stdout=self._log, stderr=self._log, start_new_session=True
+            command, env=environment(work, **more), cwd=work, stdout=self._log, stderr=self._log, start_new_session=True
         )
 
     def wait(self) -> int:

@@ -19,6 +19,9 @@ from everest.config import Experiment
 from everest.data.bad import TooManyBad
 from everest.data.clips import EvaluationViews
 from everest.data.index import read_index
+from everest.data.packed.pack import Packing, Part, how_to_pack
+from everest.data.packed.place import Folder
+from everest.data.packed.source import source_at
 from everest.errors import AgreedError, EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
@@ -110,6 +113,47 @@ def test_a_run_killed_at_any_step_ends_with_the_same_weights_and_numbers(
         start(config, folder)
         assert_same(weights(folder), weights(whole))
         assert numbers(folder) == numbers(whole)
+
+
+@pytest.fixture
+def packed(synthetic: Path, tmp_path: Path) -> Path:
+    """Its training videos."""
+    with source_at(str(synthetic / "train.csv"), None) as source:
+        packing = Packing(
+            source, how_to_pack(source.index, short_side=32), Folder(tmp_path / "packed"), Part(), 0.0, 60
+        )
+        packing.begin()
+        packing.pack(workers=2)
+        assert packing.finish()
+    return tmp_path / "packed"
+
+
+def test_a_run_on_a_packed_set_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(
+    synthetic: Path, packed: Path, tmp_path: Path
+) -> None:
+    config = tiny("pretrain", synthetic, **VARIANTS["pretrain"], **{"data.train": packed})
+    start(config, tmp_path / "whole")
+    for step in (3, 10):
+        folder = tmp_path / f"killed-{step}"
+        with pytest.raises(Killed):
+            start(config, folder, KillAt(step, "train/loss"))
+        start(config, folder)
+        assert_same(weights(folder), weights(tmp_path / "whole"))
+        assert numbers(folder) == numbers(tmp_path / "whole")
+
+
+def test_a_packed_set_that_was_made_anew_otherwise_is_said_and_refused(
+    synthetic: Path, packed: Path, tmp_path: Path
+) -> None:
+    config = tiny("pretrain", synthetic, **{"data.train": packed, "optim.steps": 2})
+    start(config, tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    manifest = packed / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"quality": 90', '"quality": 80'))
+    with pytest.raises(
+        UsageError, match=r"was begun with other videos, labels or classes \(data.train 16 videos -> 16"
+    ):
+        start(config, tmp_path / "run")
 
 
 def test_the_seed_decides_the_weights(synthetic: Path, tmp_path: Path) -> None:
