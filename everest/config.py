@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from everest.errors import UsageError
-from everest.patterns import matching
+from everest.patterns import matching, told
 from everest.program import printable
 from everest.tree import read_tree
 
@@ -29,6 +29,7 @@ _RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin no
 
 #: An address that another package reads, or a path.
 Source = Annotated[str, matching(r"[a-z][a-z0-9]+://[^/]+/.+", "must be s3://BUCKET/PREFIX or a path")] | Path
+Workers = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], told("must be auto or a whole number, 0 or more")]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
@@ -172,7 +173,9 @@ class DataConfig(Section):
     )
     reader: Literal["av", "decord"] = Field("av", description="decord refuses files whose frames it cannot number")
     time_limit: float = Field(120, gt=0, description="seconds to read a video in; beyond it counts as unreadable")
-    workers: int = Field(2, ge=0, description="decoding processes per training process, at most one a core")
+    workers: Workers = Field(
+        "auto", description="decoding processes per training process, at most one a core; auto: its share of the cores"
+    )
     changed: Literal["refused", "ok"] = Field(
         "refused", description="a run whose lists have changed since it was begun; ok: it goes on with the new ones"
     )

@@ -59,7 +59,7 @@ class ProgressBar:
     def show(self, numbers: Mapping[str, float]) -> None:
         """Numbers to read beside the bar."""
         self._last = time.monotonic()
-        text = "  ".join(f"{_short(name)} {value:.4g}" for name, value in numbers.items())
+        text = "  ".join(_said(name, value) for name, value in numbers.items())
         self._bar.update(self._task, numbers=text)
         if self.visible and not console.is_terminal:
             line = f"{self.title} {self.done}/{self.total}  {text}  {clock(self._left())} left"
@@ -71,9 +71,10 @@ class ProgressBar:
         return pace * (self.total - self.done)
 
 
-def _short(name: str) -> str:
-    """perf/clips_per_s -> clips/s"""
-    return name.rpartition("/")[2].replace("_per_", "/")
+def _said(name: str, value: float) -> str:
+    """perf/clips_per_s 17.0 -> clips/s 17; perf/data_wait 0.25 -> data_wait 25%"""
+    short = name.rpartition("/")[2].replace("_per_", "/")
+    return f"{short} {value:.0%}" if short.endswith("_wait") else f"{short} {value:.4g}"
 
 
 def clock(seconds: float) -> str:

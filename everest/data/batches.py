@@ -1,16 +1,17 @@
-"""Batches as the decoding workers hand them over, and a line where one cannot."""
+"""Batches, joined from what the decoding workers hand over, and a line where one cannot."""
 
 import signal
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import islice
+from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
-from everest.data.shared_memory import WAY_OUT, free_shared_memory, megabytes
+from everest.data.shared_memory import WAY_OUT
+from everest.data.units import Batch, Unit, join
 from everest.errors import EverestError
-
-if TYPE_CHECKING:
-    from everest.data.loader import Batch
 
 LOOK_EVERY_S = 5.0  # for workers that have ended; they are no children of this process, nobody tells it
 _STUCK_AFTER_S = 600.0
@@ -22,22 +23,31 @@ _CAUSES = {
 
 
 class Batches:
-    """Iterating raises EverestError where a worker raised it, has ended, or is silent for too long.
+    """Iterating starts the workers, and raises EverestError where one raised it, has ended, or is silent for too long.
 
-    ``takes_s``: what the slowest batch may take to be made.
+    ``count`` batches of ``units`` each, the last perhaps of fewer. ``takes_s``: what the slowest unit may take.
     """
 
-    def __init__(self, loader: "DataLoader[Any]", takes_s: float) -> None:
-        self._loader, self._patience_s = loader, _STUCK_AFTER_S + takes_s
+    def __init__(self, loader: DataLoader[Unit], count: int, units: int, device: torch.device, takes_s: float) -> None:
+        self._loader, self._count, self._units, self._device = loader, count, units, device
+        self._patience_s = _STUCK_AFTER_S + takes_s
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return self._count
 
-    def __iter__(self) -> Iterator["Batch"]:
-        batches, silent_s = iter(self._loader), 0.0
+    def __iter__(self) -> Iterator[Batch]:
+        units = self._handed_over(iter(self._loader))
+        return iter(partial(self._next, units), None)
+
+    def _next(self, units: Iterator[Unit]) -> Batch | None:
+        made = list(islice(units, self._units))
+        return join(made, self._device) if made else None
+
+    def _handed_over(self, units: Iterator[Unit]) -> Iterator[Unit]:
+        silent_s = 0.0
         while True:
             try:
-                batch = next(batches)
+                unit = next(units)
             except StopIteration:
                 return
             except EverestError as error:  # with the worker's traceback before its last line
@@ -48,9 +58,9 @@ class Batches:
                     continue
                 if not self._loader.num_workers or _FROM_WORKER in str(error):
                     raise
-                raise EverestError(_what_happened(error, getattr(batches, "_workers", []), silent_s)) from None
+                raise EverestError(_what_happened(error, getattr(units, "_workers", []), silent_s)) from None
             silent_s = 0.0
-            yield batch
+            yield unit
 
 
 def _what_happened(error: Exception, workers: list[Any], silent_s: float) -> str:
@@ -62,13 +72,4 @@ def _what_happened(error: Exception, workers: list[Any], silent_s: float) -> str
         return f"a decoding worker ended with {ended[0]}; what it said is above"
     if str(error).startswith(_SILENCE):
         return f"the decoding workers gave nothing for {silent_s:.0f} s; everest data check finds videos that hang"
-    return f"a decoding worker's batch did not arrive: {' '.join(str(error).split())[:200] or type(error).__name__}"
-
-
-def cannot_hand_over(error: Exception) -> EverestError:
-    """In a worker: what its batch could not be put into."""
-    free = megabytes(free_shared_memory() or 0)
-    return EverestError(
-        f"a decoding worker cannot hand over its batch: {' '.join(str(error).split())}; "
-        f"{free} are free in /dev/shm; {WAY_OUT}"
-    )
+    return f"what a decoding worker made did not arrive: {' '.join(str(error).split())[:200] or type(error).__name__}"

@@ -1,47 +1,27 @@
 """Batches of clips, in an order and with random choices that depend on (seed, epoch, sample) alone."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from everest.config import Experiment
-from everest.data.batches import LOOK_EVERY_S, Batches, cannot_hand_over
+from everest.data.batches import LOOK_EVERY_S, Batches
 from everest.data.clips import Clips, EvaluationViews, TrainClips
 from everest.data.index import VideoIndex
-from everest.data.workers import PREFETCH, ignore_interrupts, worker_context, worker_count
+from everest.data.portions import Portions, testing_portions, training_portions
+from everest.data.units import Batch, InUnits, Units
+from everest.data.workers import ignore_interrupts, worker_context
 from everest.seeding import derived_seed
 
+__all__ = ["Batch", "TrainOrder", "evaluation_loader", "train_loader"]
 
-class Batch(NamedTuple):
-    """Clips of some videos. In evaluation the views of one video follow each other."""
-
-    frames: Tensor  # uint8 (B, T, H, W, 3)
-    labels: Tensor  # (B,); -1 where there is none
-    paths: list[str]  # of the B clips
-    bad: dict[str, str]  # unreadable videos met on the way: path -> reason
+_CPU = torch.device("cpu")
 
 
-def collate(samples: list[Clips]) -> Batch:
-    """In a worker the frames go to shared memory here, where it is noticed that they cannot."""
-    frames = torch.cat([sample.frames for sample in samples])
-    if get_worker_info():
-        try:
-            frames.share_memory_()
-        except (RuntimeError, OSError) as error:
-            raise cannot_hand_over(error) from None
-    return Batch(
-        frames=frames,
-        labels=torch.tensor([sample.label for sample in samples for _ in sample.frames]),
-        paths=[sample.path for sample in samples for _ in sample.frames],
-        bad={path: reason for sample in samples for path, reason in sample.bad.items()},
-    )
-
-
-class TrainOrder(Sampler[list[tuple[int, int]]]):
+class TrainOrder:
     """Which (epoch, video) each batch takes, from any batch on, for one of ``world`` processes.
 
     Every epoch is a fresh permutation of all videos, cut into whole batches; what is left over waits for
@@ -61,48 +41,59 @@ class TrainOrder(Sampler[list[tuple[int, int]]]):
         for batch in range(self.start, self.batches):
             epoch, number = divmod(batch, self.batches_per_epoch)
             if number == 0 or batch == self.start:
-                order = self._epoch(epoch)
+                order = np.random.default_rng(derived_seed(self.seed, "order", epoch)).permutation(self.videos)
             begin = (number * self.world + self.rank) * self.per_batch
-            yield [(epoch, int(video)) for video in order[begin : begin + self.per_batch]]
+            taken = order[np.arange(begin, begin + self.per_batch) % self.videos]
+            yield [(epoch, video) for video in taken.tolist()]
 
     def __len__(self) -> int:
         return self.batches - self.start
 
-    def _epoch(self, epoch: int) -> np.ndarray:
-        order = np.random.default_rng(derived_seed(self.seed, "order", epoch)).permutation(self.videos)
-        return np.resize(order, max(self.videos, self.batches_per_epoch * self.world * self.per_batch))
 
-
-def train_loader(index: VideoIndex, config: Experiment, order: TrainOrder) -> Batches:
-    clips = TrainClips(index, config)
-    loader = DataLoader(clips, batch_sampler=order, collate_fn=collate, **_workers(config.data.workers))
-    return Batches(loader, order.per_batch * config.data.time_limit)
+def train_loader(index: VideoIndex, config: Experiment, order: TrainOrder, device: torch.device = _CPU) -> Batches:
+    return _batches(TrainClips(index, config), order, len(order), training_portions(config), config, device)
 
 
 def evaluation_loader(
-    index: VideoIndex, config: Experiment, segments: int, crops: int, rank: int = 0, world: int = 1
+    index: VideoIndex,
+    config: Experiment,
+    segments: int,
+    crops: int,
+    rank: int = 0,
+    world: int = 1,
+    device: torch.device = _CPU,
 ) -> Batches:
     """Whole videos of this process, so many at a time that about ``evaluate.batch_size`` views make a batch."""
-    at_once = max(1, config.evaluate.batch_size // (segments * crops))
+    views, portions = EvaluationViews(index, config, segments, crops), testing_portions(config, segments, crops)
+    ours = range(rank, len(index.videos), world)
+    return _batches(views, [ours], -(-len(ours) // portions.videos), portions, config, device)
+
+
+def _batches(
+    clips: Dataset[Clips],
+    order: Iterable[Sequence[Any]],
+    count: int,
+    portions: Portions,
+    config: Experiment,
+    device: torch.device,
+) -> Batches:
     loader = DataLoader(
-        EvaluationViews(index, config, segments, crops),
-        sampler=list(range(rank, len(index.videos), world)),
-        batch_size=at_once,
-        collate_fn=collate,
-        **_workers(config.data.workers),
+        Units(clips),
+        sampler=InUnits(order, portions.unit),
+        batch_size=None,
+        **_workers(portions, device),
     )
-    return Batches(loader, at_once * config.data.time_limit)
+    return Batches(loader, count, portions.units, device, portions.unit * config.data.time_limit)
 
 
-def _workers(wanted: int) -> dict[str, Any]:
-    count = worker_count(wanted)
-    if not count:
+def _workers(portions: Portions, device: torch.device) -> dict[str, Any]:
+    if not portions.workers:
         return {"num_workers": 0}
     return {
-        "num_workers": count,
+        "num_workers": portions.workers,
         "multiprocessing_context": worker_context(),
         "worker_init_fn": ignore_interrupts,
         "timeout": LOOK_EVERY_S,
-        "prefetch_factor": PREFETCH,
-        "pin_memory": torch.cuda.is_available(),
+        "prefetch_factor": portions.ahead,
+        "pin_memory": device.type == "cuda",
     }

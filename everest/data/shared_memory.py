@@ -1,11 +1,12 @@
-"""/dev/shm, where decoding workers put their batches: how much a run needs of it, and how much there is."""
+"""/dev/shm, where decoding workers put their clips: how much a run needs of it, and how much there is."""
 
 import os
 from pathlib import Path
 
 from everest.config import Experiment
-from everest.data.workers import PREFETCH, worker_count
-from everest.errors import UsageError
+from everest.cores import local_processes
+from everest.data.portions import testing_portions, training_portions
+from everest.errors import EverestError, UsageError
 
 FOLDER = Path("/dev/shm")
 
@@ -13,32 +14,28 @@ WAY_OUT = (
     "make it larger (EVEREST_SHM of a job, docker run --shm-size), or take fewer data.workers (0 needs none) "
     "or a smaller optim.batch_size"
 )
-_HELD = 2  # beside those on their way: the one a step works on, and the one after it
 
 
 def require_shared_memory(config: Experiment, training: bool, testing: bool) -> None:
-    """Raises UsageError where the batches of this machine's processes will not fit, once all workers are ahead."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    """Raises UsageError where the clips of this machine's processes will not fit, once all workers are ahead."""
+    processes = local_processes()
     needed, free = processes * shared_memory(config, training, testing), free_shared_memory()
     if free is not None and needed > free:
-        workers = worker_count(config.data.workers)
+        several, workers = "es" if processes > 1 else "", training_portions(config).workers
         raise UsageError(
-            f"{FOLDER} is too small: batches take up to {megabytes(needed)} of it ({processes} process"
-            f"{'es' if processes > 1 else ''} with {workers} workers), and {megabytes(free)} are free; {WAY_OUT}"
+            f"{FOLDER} is too small: what workers have ready takes up to {megabytes(needed)} of it ({processes} "
+            f"process{several} with {workers} workers), and {megabytes(free)} are free; {WAY_OUT}"
         )
 
 
 def shared_memory(config: Experiment, training: bool, testing: bool) -> int:
     """Bytes that one process needs, for training, for testing, or for both at the same time."""
-    workers = worker_count(config.data.workers)
-    if not workers:
-        return 0
     model, evaluate = config.model, config.evaluate
     clip = config.frames.candidates(model.num_frames, model.tubelet_size) * model.image_size**2 * 3
-    clips = (config.optim.batch_size if training else 0) + (
-        max(evaluate.batch_size, evaluate.segments * evaluate.crops) if testing else 0
-    )
-    return (PREFETCH * workers + _HELD) * clips * clip
+    trained = training_portions(config).handed_over if training else 0
+    tests = ((1, 1), (evaluate.segments, evaluate.crops)) if testing else ()  # during training, and after it
+    tested = max((testing_portions(config, *views).handed_over for views in tests), default=0)
+    return (trained + tested) * clip
 
 
 def free_shared_memory() -> int | None:
@@ -51,3 +48,12 @@ def free_shared_memory() -> int | None:
 
 def megabytes(count: int) -> str:
     return f"{count / 1e6:.0f} MB"
+
+
+def cannot_hand_over(error: Exception) -> EverestError:
+    """In a worker: what its clips could not be put into."""
+    free = megabytes(free_shared_memory() or 0)
+    return EverestError(
+        f"a decoding worker cannot hand over its clips: {' '.join(str(error).split())}; "
+        f"{free} are free in {FOLDER}; {WAY_OUT}"
+    )

@@ -4,17 +4,21 @@ The server imports what workers need while the training process does its own imp
 """
 
 import multiprocessing
-import os
 import signal
 from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
+from typing import Literal
 
-PREFETCH = 2  # batches a worker is ahead
+from everest.cores import local_processes, usable_cores
 
 
-def worker_count(wanted: int) -> int:
-    """No more than there are cores: what is loaded does not depend on it."""
-    return min(wanted, os.cpu_count() or 1)
+def worker_count(wanted: int | Literal["auto"]) -> int:
+    """Of this process. What is loaded does not depend on it.
+
+    ``auto``: this process's share of the usable cores, at least 1. A number is taken, but no more than there are cores.
+    """
+    cores = usable_cores()
+    return max(1, cores // local_processes()) if wanted == "auto" else min(wanted, cores)
 
 
 def worker_context() -> BaseContext:

@@ -59,7 +59,7 @@ def evaluate(
     """
     index.require_labels()
     bad = BadVideos(len(index.videos), config.data.max_bad)
-    loader = evaluation_loader(index, config, segments, crops, process.rank, process.world)
+    loader = evaluation_loader(index, config, segments, crops, process.rank, process.world, process.device)
     top5, loss = 0, 0.0
     classes = model.head.out_features
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
@@ -74,7 +74,7 @@ def evaluate(
             if not len(batch.frames):
                 continue
             with autocast or torch.autocast(process.device.type, enabled=False):
-                views = view_probabilities(model, batch.frames.to(process.device), config)
+                views = view_probabilities(model, batch.frames, config)
             probabilities = torch.stack([view.mean(dim=0) for view in views.split(segments * crops)]).cpu()
             labels = batch.labels[:: segments * crops]
             best = probabilities.topk(min(5, classes), dim=1).indices

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from everest.config import Experiment
 from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
 from everest.data.loader import Batch, TrainOrder, train_loader
+from everest.data.workers import worker_count
 from everest.errors import AgreedError, UsageError
 from everest.export import Exported
 from everest.model.autoencoder import PretrainModel
@@ -30,6 +30,7 @@ from everest.training.checkpoint import Checkpoint, Checkpoints
 from everest.training.distributed import Process
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.optim import CosineSchedule, build_optimizer
+from everest.training.pace import DataLimit, Pace, remedies
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ Validate = Callable[[], dict[str, float]]
 
 _BAD_GRADIENT, _TOO_MANY_BAD, _BAD_LOSS = 1, 2, 3  # what a process can find wrong with a step, the worst last
 _MOST_SKIPPED = 5
+_WAIT, _LITTLE = "perf/data_wait", 0.05  # shown from that share on
+_SHOWN = ("train/loss", "train/lr", "perf/clips_per_s", _WAIT)
 _REMEDY = "the last checkpoint is kept; try a lower optim.lr or optim.clip_grad 1.0"
 
 
@@ -125,14 +128,12 @@ class Training:
         due = within == 0 and epoch % self.config.evaluate.every_epochs == 0
         return self.validate is not None and (due or step == self.steps)
 
-    def draw(self, step: int) -> float:
-        """A picture, where one is due (the last step's is drawn of the finished run). Returns the seconds it took."""
-        began = time.monotonic()
+    def draw(self, step: int) -> None:
+        """A picture, where one is due (the last step's is drawn of the finished run)."""
         epoch, within = divmod(step, self.order.steps_per_epoch)
         every = self.config.keep.picture_epochs
         if self.picture and every and within == 0 and epoch % every == 0 and step < self.steps:
             self.picture(step)
-        return time.monotonic() - began
 
     def run_validation(self, step: int) -> dict[str, float]:
         assert self.validate
@@ -192,7 +193,7 @@ def train(training: Training, start: int) -> None:
     t = training
     config, process, order = t.config, t.process, t.order
     order.start = start * config.optim.accumulate
-    batches = iter(train_loader(t.index, config, order))
+    batches = iter(train_loader(t.index, config, order, process.device))
     model = DistributedDataParallel(t.model, forward_sync_buffers=False) if process.world > 1 else t.model
     model.train()
     t.optimizer.zero_grad()
@@ -200,13 +201,13 @@ def train(training: Training, start: int) -> None:
         t.draw(0)
     if start and t.validates_after(start):  # saved, but perhaps not validated any more
         t.run_validation(start)
-    since, clips = time.monotonic(), 0
+    pace, limit = Pace(worker_count(config.data.workers)), DataLimit(remedies(config, t.index))
     with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
         for step in range(start, t.steps):
             t.schedule.set(step)
             loss, paths = 0.0, []
             for part in range(config.optim.accumulate):
-                batch = next(batches)
+                batch = pace.next(batches)
                 t.bad.add(batch.bad)
                 paths += batch.paths
                 last = part == config.optim.accumulate - 1
@@ -218,20 +219,22 @@ def train(training: Training, start: int) -> None:
             if step == start and t.begun:
                 t.begun()
             t.meter.add(loss, grad_norm, taken)
-            clips += t.clips_per_step
             bar.advance()
             if done % config.keep.log_steps == 0 or done == t.steps:
-                seconds = time.monotonic() - since
-                numbers = _numbers(t, step) | {"perf/clips_per_s": clips / seconds}
+                seconds = pace.seconds
+                numbers = _numbers(t, step) | pace.numbers(process)
                 hours = t.latest.get("cost/process_hours", 0.0) + seconds * process.world / 3600
                 numbers["cost/process_hours"] = hours
                 if done == t.steps:
                     numbers["cost/gflops_per_clip"] = gflops_per_clip(t.model, config)
                 t.report(numbers, done)
-                bar.show({name: numbers[name] for name in ("train/loss", "train/lr", "perf/clips_per_s")})
-                t.meter, since, clips = Meter(), time.monotonic(), 0
+                bar.show({name: numbers[name] for name in _SHOWN if name != _WAIT or numbers[name] > _LITTLE})
+                if process.main:
+                    limit.see(numbers, seconds)
+                t.meter = Meter()
 
-            since += t.draw(done)
+            with pace.paused():
+                t.draw(done)
 
             signum = process.largest(t.stop.signum)
             if done % config.keep.checkpoint_steps == 0 or done == t.steps or t.validates_after(done) or signum:
@@ -239,16 +242,15 @@ def train(training: Training, start: int) -> None:
             if signum and done < t.steps:
                 raise Interrupted(f"stopped at step {done} of {t.steps}, saved; the same command continues", signum)
             if t.validates_after(done):
-                began = time.monotonic()
-                bar.show(t.run_validation(done))
-                since += time.monotonic() - began
+                with pace.paused():
+                    bar.show(t.run_validation(done))
 
 
 def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[int | str, ...]) -> float:
     """Adds one batch's gradients and returns its share of the step's loss."""
     config, device = t.config, t.process.device
     seed_everything(config.seed, *keys)
-    video = normalize(batch.frames.to(device, non_blocking=True))
+    video = normalize(batch.frames)
     labels = batch.labels.to(device, non_blocking=True)
     if config.frames.select:
         generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "frames", *keys) % 2**63)

@@ -57,6 +57,7 @@ def run_note(
     rows: dict[str, Any] = {
         "result": ", ".join(f"{name} **{metrics[name]:.4g}**" for name in _RESULTS if name in metrics),
         "cost": _cost(metrics),
+        "speed": _speed(metrics),
         "recipe": _code(config.recipe or "settings of its own"),
         "network": f"ViT of {model.depth} blocks, width {model.embed_dim}; clips of {clips}",
         "starts from": _code(config.init) if config.init else "random weights",
@@ -111,4 +112,16 @@ def _cost(metrics: Mapping[str, float]) -> str:
         said.append(f"{metrics['cost/process_hours']:.3g} hours of a GPU or process")
     if "cost/gflops_per_clip" in metrics:
         said.append(f"{metrics['cost/gflops_per_clip']:.3g} GFLOPs a clip")
+    return ", ".join(said)
+
+
+def _speed(metrics: Mapping[str, float]) -> str:
+    said = []
+    if "perf/clips_per_s" in metrics:
+        said.append(f"{metrics['perf/clips_per_s']:.3g} clips/s")
+    if "perf/data_wait" in metrics:
+        said.append(
+            f"{metrics['perf/data_wait']:.0%} of the time waiting for data (the steps alone "
+            f"{metrics['perf/step_clips_per_s']:.3g} clips/s, the workers {metrics['perf/loader_clips_per_s']:.3g})"
+        )
     return ", ".join(said)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from everest.config import Experiment
+from everest.data import portions
 from everest.data.bad import BadVideos, TooManyBad
 from everest.data.clips import EvaluationViews, TrainClips
 from everest.data.decode import decode
@@ -65,17 +66,45 @@ def test_steps_and_accumulation_decide_how_many_batches() -> None:
     assert TrainOrder(16, experiment(**{"optim.accumulate": 2})).steps_per_epoch == 2
 
 
-def test_samples_do_not_depend_on_workers_or_on_what_came_before(index: VideoIndex) -> None:
-    here = experiment(**{"data.repeats": 2})
+def test_batches_are_the_clips_of_their_videos_whoever_makes_them_and_from_wherever_on(index: VideoIndex) -> None:
+    """In units of 2 videos, by this process or by two workers that have one unit each of the next batch."""
+    here = experiment(**{"data.repeats": 2, "optim.batch_size": 8})
+    clips, order = TrainClips(index, here), list(TrainOrder(16, here))
+    expected = [[clips[video] for video in batch] for batch in order]
     there = here.override({"data.workers": 2})
-    first = list(train_loader(index, here, TrainOrder(16, here)))
-    second = list(train_loader(index, there, TrainOrder(16, there, start=5)))
-    assert len(second) == len(first) - 5
-    for a, b in zip(first[5:], second, strict=True):
-        assert a.frames.shape == (4, 4, 32, 32, 3)
-        assert torch.equal(a.frames, b.frames)
-        assert a.paths == b.paths
-        assert torch.equal(a.labels, b.labels)
+    for config, start in ((here, 0), (there, 0), (there, 5)):
+        batches = list(train_loader(index, config, TrainOrder(16, config, start=start)))
+        assert len(batches) == len(order) - start
+        for batch, videos in zip(batches, expected[start:], strict=True):
+            assert torch.equal(batch.frames, torch.cat([video.frames for video in videos]))
+            assert batch.frames.shape == (8, 4, 32, 32, 3)
+            assert not batch.frames.is_shared()
+            assert batch.paths == [video.path for video in videos for _ in range(2)]
+            assert batch.labels.tolist() == [video.label for video in videos for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "repeats", "workers", "unit", "ahead"),
+    [
+        (64, 2, 1, 4, 16),  # 8 clips; two batches of 8 units
+        (64, 2, 10, 2, 4),  # two batches of 16 units are 3.2 for each worker
+        (8, 1, 2, 4, 2),  # each worker has a unit of the next batch
+        (8, 8, 4, 1, 1),  # a video is the least
+        (9, 1, 0, 3, 6),
+        (7, 1, 2, 1, 7),
+        (48, 16, 2, 1, 3),  # also where that is more than 8 clips
+        (1024, 4, 8, 2, 32),
+    ],
+)
+def test_a_unit_is_a_few_videos_and_workers_are_two_batches_ahead(
+    batch_size: int, repeats: int, workers: int, unit: int, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portions, "worker_count", lambda wanted: wanted)
+    config = experiment(**{"optim.batch_size": batch_size, "data.repeats": repeats, "data.workers": workers})
+    found = portions.training_portions(config)
+    assert (found.unit, found.ahead) == (unit, ahead)
+    assert found.units * found.unit * repeats == batch_size
+    assert found.handed_over == (((ahead * workers + found.units) * unit * repeats) if workers else 0)
 
 
 def test_repeated_clips_of_a_video_differ(index: VideoIndex) -> None:
@@ -124,18 +153,28 @@ def test_bad_videos_are_said_once_and_too_many_name_the_first_ten(caplog: pytest
     assert str(error.value).count("(broken)") == 10
 
 
-def test_evaluation_takes_every_video_once_over_all_processes(index: VideoIndex, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_takes_every_video_once_over_all_processes(index: VideoIndex, tmp_path: Path, workers: int) -> None:
+    """6, 5 and 5 of 16, in batches of 4; views in the order of the list, none of a broken video."""
     broken = with_broken(index, tmp_path, 1)
-    config = experiment()
-    seen: list[str] = []
-    bad: dict[str, str] = {}
+    config = experiment(**{"data.workers": workers, "evaluate.batch_size": 8})
+    views = EvaluationViews(broken, config, 2, 1)
     for rank in range(3):
-        for batch in evaluation_loader(broken, config, 2, 1, rank, world=3):
-            assert len(batch.frames) == 2 * len(set(batch.paths))
-            seen += batch.paths[::2]
-            bad |= batch.bad
-    assert sorted(seen) == sorted(str(video.path) for video in broken.videos[1:])
-    assert list(bad) == [str(broken.videos[0].path)]
+        loader = evaluation_loader(broken, config, 2, 1, rank, world=3)
+        batches, ours = list(loader), [views[video] for video in range(rank, 16, 3)]
+        assert [len(set(batch.paths)) for batch in batches] == ([3, 2] if rank == 0 else [4, 1])
+        assert len(loader) == 2
+        assert torch.equal(torch.cat([batch.frames for batch in batches]), torch.cat([video.frames for video in ours]))
+        assert [path for batch in batches for path in batch.paths] == [v.path for v in ours for _ in v.frames]
+        assert [label for batch in batches for label in batch.labels] == [v.label for v in ours for _ in v.frames]
+        assert [name for batch in batches for name in batch.bad] == ([broken.videos[0].name] if rank == 0 else [])
+
+
+def test_a_batch_of_nothing_but_broken_videos_is_empty(index: VideoIndex, tmp_path: Path) -> None:
+    broken = with_broken(index, tmp_path, 8)
+    first, _ = evaluation_loader(broken, experiment(**{"evaluate.batch_size": 8}), 1, 1)
+    assert first.frames.shape == (0, 4, 32, 32, 3)
+    assert (len(first.labels), first.paths, len(first.bad)) == (0, [], 8)
 
 
 def test_decoded_frames_give_the_same_views_as_their_file(index: VideoIndex) -> None:

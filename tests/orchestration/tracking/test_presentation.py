@@ -54,3 +54,15 @@ def test_a_description_links_checkpoints_and_says_how_to_ask_for_the_job() -> No
     own = run_note(config, tags, metrics, SETTINGS.model_copy(update={"s3_endpoint": "https://s3.example.org"}))
     assert "| checkpoints | `s3://videos/lab/mine/` |" in own
     assert "commit" not in note
+
+
+def test_a_description_says_what_of_the_time_went_to_data() -> None:
+    metrics = {
+        "perf/clips_per_s": 120.0, "perf/data_wait": 0.4,
+        "perf/step_clips_per_s": 200.0, "perf/loader_clips_per_s": 130.0,
+    }  # fmt: skip
+    config = Experiment.load("demo-pretrain")
+    said = "120 clips/s, 40% of the time waiting for data (the steps alone 200 clips/s, the workers 130)"
+    assert f"| speed | {said} |" in run_note(config, {}, metrics, SETTINGS)
+    assert "| speed | 120 clips/s |" in run_note(config, {}, {"perf/clips_per_s": 120.0}, SETTINGS)
+    assert "speed" not in run_note(config, {}, {}, SETTINGS)

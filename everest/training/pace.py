@@ -1,0 +1,96 @@
+"""Where the time of training goes: waiting for data, or the step."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from everest.config import Experiment
+from everest.cores import local_processes, usable_cores
+from everest.data.index import VideoIndex
+from everest.data.packed.videos import PackedVideos
+from everest.data.units import Batch
+from everest.data.workers import worker_count
+from everest.training.distributed import Process
+
+log = logging.getLogger(__name__)
+
+_MUCH, _LONG_S = 1 / 3, 120.0  # from when on data is the limit: a share of the time, for so long
+
+
+class Pace:
+    """One process's times since numbers were last shown. No device is waited for."""
+
+    def __init__(self, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._workers, self._clock = max(1, workers), clock
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._waited_s, self._making_s, self._clips = self._clock(), 0.0, 0.0, 0
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._since
+
+    def next(self, batches: Iterator[Batch]) -> Batch:
+        began = self._clock()
+        batch = next(batches)
+        self._waited_s += self._clock() - began
+        self._making_s += batch.seconds
+        self._clips += len(batch.frames)
+        return batch
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """For what is not training."""
+        began = self._clock()
+        yield
+        self._since += self._clock() - began
+
+    def numbers(self, process: Process) -> dict[str, float]:
+        """Over all processes; begins anew. The share is that of the process that waits most: all wait for it."""
+        seconds = max(self.seconds, 1e-9)
+        each = process.gather((self._clips, self._making_s, self._waited_s / seconds))
+        clips_per_s = sum(clips for clips, _, _ in each) / seconds
+        data_wait = max(waited for _, _, waited in each)
+        self._begin()
+        return {
+            "perf/clips_per_s": clips_per_s,
+            "perf/data_wait": data_wait,
+            "perf/step_clips_per_s": clips_per_s / max(1 - data_wait, 1e-9),
+            "perf/loader_clips_per_s": sum(self._workers * clips / max(making, 1e-9) for clips, making, _ in each),
+        }
+
+
+class DataLimit:
+    """Says it once where training has waited for data for minutes; and once more if that was over in between."""
+
+    def __init__(self, remedies: list[str]) -> None:
+        self._remedies, self._for_s, self._said = remedies, 0.0, False
+
+    def see(self, numbers: dict[str, float], seconds: float) -> None:
+        """The numbers of the last so many seconds."""
+        if numbers["perf/data_wait"] <= _MUCH:
+            self._for_s, self._said = 0.0, False
+            return
+        self._for_s += seconds
+        if self._for_s >= _LONG_S and not self._said:
+            self._said = True
+            log.warning(
+                "training waits for data %.0f%% of the time: the steps could take %.0f clips/s, the workers make %.0f; "
+                "what would help: %s",
+                100 * numbers["perf/data_wait"],
+                numbers["perf/step_clips_per_s"],
+                numbers["perf/loader_clips_per_s"],
+                ", ".join(self._remedies),
+            )
+
+
+def remedies(config: Experiment, index: VideoIndex) -> list[str]:
+    """What makes data come faster, the least trouble first."""
+    found, cores, busy = [], usable_cores(), worker_count(config.data.workers) * local_processes()
+    if busy < cores:
+        found.append(f"more data.workers ({busy} of {cores} cores decode)")
+    if not isinstance(index.videos, PackedVideos):
+        found.append("everest data pack")
+    return [*found, f"a higher data.repeats (it is {config.data.repeats})"]
