@@ -56,7 +56,9 @@ def _facts(path: Path, window: Window) -> tuple[Shape, int, range]:
             shape = Shape.of(stream, next(frames(stream, held, found, [0])))
         except Disagreement:
             raise _REFUSED from None
-        return shape, len(found), window.numbers(found.times, found.time_base)
+        if shape.turn.in_a_mirror:
+            raise DecodeError("decord would not show its frames mirrored; use data.reader av")
+        return shape.upright(), len(found), window.numbers(found.times, found.time_base)
 
 
 def _trusted(stream: VideoStream, source: list[Packet[VideoStream]], found: Index) -> bool:

@@ -33,6 +33,11 @@ class Turn(NamedTuple):
             return cls(True, x_of_y < 0, y_of_x < 0)
         return cls(False, x_of_x < 0, y_of_y < 0)
 
+    @property
+    def in_a_mirror(self) -> bool:
+        """No rotation does it."""
+        return self.transposed ^ self.mirrored ^ self.upside_down
+
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         if self.transposed:
             picture = picture.swapaxes(0, 1)
@@ -82,6 +87,11 @@ class Shape(NamedTuple):
     def seen(self) -> tuple[int, int]:
         """Height and width as people see it."""
         return (self.width, self.height) if self.turn.transposed else (self.height, self.width)
+
+    def upright(self) -> Self:
+        """Of pictures that are turned already."""
+        height, width = self.seen()
+        return self._replace(width=width, height=height, turn=Turn())
 
     def scaled(self, short_side: int) -> Self:
         scale = short_side / min(self.width, self.height)
