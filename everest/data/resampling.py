@@ -32,6 +32,8 @@ def affine(clip: Tensor, matrix: tuple[float, ...], bicubic: bool, fill: tuple[i
     _, H, W, _ = clip.shape
     a, b, c, d, e, f = matrix
     curve = _BICUBIC if bicubic else _BILINEAR
+    if (a, b, d, e) == (1, 0, 0, 1):
+        return _shifted(clip, c, f, curve, fill)
     along_x = _STILL if (a, b) == (1, 0) and float(c).is_integer() else curve
     along_y = _STILL if (d, e) == (0, 1) and float(f).is_integer() else curve
     down, across = along_y.repeat_interleave(along_x.shape[1], 1), along_x.repeat(1, along_y.shape[1])
@@ -53,6 +55,32 @@ def affine(clip: Tensor, matrix: tuple[float, ...], bicubic: bool, fill: tuple[i
         return _summed(table, first[pixels, None] + steps, weights)
 
     return _by_bands(band, clip.shape)
+
+
+def _shifted(clip: Tensor, x: float, y: float, curve: Tensor, fill: tuple[int, ...]) -> Tensor:
+    """The pixel at (0, 0) comes from (x, y), and all others from as far: sums of whole frames, shifted."""
+    T, H, W, _ = clip.shape
+    left, right = (min(max(math.ceil(edge - x - 0.5), 0), W) for edge in (0, W))  # of what comes from inside
+    top, bottom = (min(max(math.ceil(edge - y - 0.5), 0), H) for edge in (0, H))
+    padded = torch.from_numpy(np.pad(clip.numpy(), [(0, 0), (2, 2), (2, 2), (0, 0)], mode="edge"))
+    changed = torch.tensor(fill, dtype=torch.uint8).repeat(W).repeat(T, H, 1).view(clip.shape)  # by rows: faster
+    for frame, out in zip(padded, changed.numpy(), strict=True):
+        values, total = frame.float(), torch.zeros(bottom - top, right - left, 3)
+        for down, below in _shifts(y, curve):
+            for across, beside in _shifts(x, curve):
+                part = values[top + 2 + down : bottom + 2 + down, left + 2 + across : right + 2 + across]
+                total.add_(part, alpha=below * beside * (1 + A_HAIR))
+        out[top:bottom, left:right] = total.clamp_(0, 255).numpy()
+    return changed
+
+
+def _shifts(distance: float, curve: Tensor) -> list[tuple[int, float]]:
+    """The pixels around one that comes from so far away, and their weights."""
+    whole = math.floor(distance)
+    if distance == whole:
+        return [(whole, 1.0)]
+    weights = _powers(torch.tensor([distance - whole]), len(curve)).T @ curve
+    return [(whole + step, weight) for step, weight in zip(_around(curve).tolist(), weights[0].tolist(), strict=True)]
 
 
 def _around(curve: Tensor) -> Tensor:
@@ -104,8 +132,12 @@ def _same_sum(table: Tensor, places: Tensor, weights: Tensor) -> Callable[[slice
 
 
 def _table(clip: np.ndarray) -> Tensor:
-    T, H, W, _ = clip.shape
-    return torch.from_numpy(np.ascontiguousarray(clip.reshape(T, -1).T)).view(H * W, -1).float()
+    T, H, W, C = clip.shape
+    values, table = clip.reshape(T, -1), np.empty((H * W * C, T), np.float32)
+    for first in range(0, len(table), _BAND):
+        band = slice(first, first + _BAND)
+        table[band] = np.ascontiguousarray(values[:, band].T)
+    return torch.from_numpy(table).view(H * W, -1)
 
 
 def _summed(table: Tensor, places: Tensor, weights: Tensor) -> Tensor:
@@ -115,8 +147,8 @@ def _summed(table: Tensor, places: Tensor, weights: Tensor) -> Tensor:
 def _by_bands(band: Callable[[slice], Tensor], shape: torch.Size) -> Tensor:
     """A clip of that shape; ``band`` makes the rows of its table for some of the pixels."""
     T, H, W, C = shape
-    table = np.empty((H * W, T * C), np.uint8)
+    clip = np.empty((T, H * W * C), np.uint8)
     for first in range(0, H * W, _BAND):
-        pixels = slice(first, first + _BAND)
-        table[pixels] = band(pixels).clamp_(0, 255).numpy()  # rounded down, as PIL does it
-    return torch.from_numpy(np.ascontiguousarray(table.reshape(-1, T).T)).view(shape)
+        values = band(slice(first, first + _BAND)).clamp_(0, 255).numpy()
+        clip[:, first * C : (first + _BAND) * C] = values.astype(np.uint8).reshape(-1, T).T  # rounded down, as by PIL
+    return torch.from_numpy(clip).view(shape)
