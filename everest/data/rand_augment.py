@@ -56,17 +56,21 @@ def posterize(clip: Tensor, bits_to_keep: int, **_: Any) -> Tensor:
 
 def auto_contrast(clip: Tensor, **_: Any) -> Tensor:
     """From the darkest to the brightest value of each frame and colour, spread over 0 … 255."""
-    return torch.stack([_auto_contrast(frame) for frame in clip])
+    changed = torch.empty_like(clip)
+    for frame, out in zip(clip, changed.numpy(), strict=True):
+        out[:] = _auto_contrast(frame).numpy()
+    return changed
 
 
 def _auto_contrast(frame: Tensor) -> Tensor:
+    """The values before they are rounded down."""
     H, W, _ = frame.shape
     rows = frame.view(H, W * 3)
     low, high = rows.amin(0).view(W, 3).amin(0).float(), rows.amax(0).view(W, 3).amax(0).float()
     flat = high <= low
     scale = (255 / (high - low)).masked_fill(flat, 1)
     shift = (1e-3 - low * scale).masked_fill(flat, 0)  # a hair more, as what is whole must not be rounded down
-    return torch.addcmul(shift.repeat(W), rows.float(), scale.repeat(W)).to(torch.uint8).view_as(frame)
+    return torch.addcmul(shift.repeat(W), rows.float(), scale.repeat(W)).view_as(frame)
 
 
 def equalize(clip: Tensor, **_: Any) -> Tensor:

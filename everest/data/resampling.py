@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BAND = 4096  # pixels
+_BAND = 6144  # pixels
 
 #: Sums are made larger by this share before they are rounded down, as 63.999… may stand for 64.
 A_HAIR = 1e-5
