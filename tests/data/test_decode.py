@@ -92,14 +92,17 @@ def test_frames_have_their_numbers_in_every_kind_of_file(tmp_path: Path, name: s
         assert numbered.read(everest.read_frames(path, wanted)) == wanted
 
 
-def copy(source: Path, target: Path, drop: range = range(0), shift: int = 0, spoil: range = range(0)) -> Path:
-    """The packets of a file once more, some of them left out, later, or filled with zeros."""
+def copy(
+    source: Path, target: Path, drop: range = range(0), shift: int = 0, spoil: range = range(0), after: int = 0
+) -> Path:
+    """The packets of a file once more, some of them left out, later, or zeros ``after`` so many bytes."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for place, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
             if place in drop:
                 continue
-            made = av.Packet(bytes(packet.size)) if place in spoil else av.Packet(bytes(packet))
+            content = bytes(packet)
+            made = av.Packet(content[:after] + bytes(packet.size - after) if place in spoil else content)
             made.pts, made.dts, made.time_base = packet.pts + shift, packet.dts + shift, packet.time_base
             made.is_keyframe, made.stream = packet.is_keyframe, stream
             new.mux(made)
@@ -118,7 +121,10 @@ def decoded(path: Path) -> list[int]:
     return numbered.read(np.stack(shown))
 
 
-@pytest.mark.parametrize("change", [{"drop": range(15, 17)}, {"spoil": range(20, 23)}, {"shift": -10_000}])
+@pytest.mark.parametrize(
+    "change",
+    [{"drop": range(15, 17)}, {"spoil": range(20, 23)}, {"shift": -10_000}],
+)
 def test_packets_that_are_missing_spoiled_or_early_shift_no_number(tmp_path: Path, change: Any) -> None:
     whole = numbered.write(tmp_path / "whole.mkv", "libx264", range(40), {"g": "12", "bf": "0"})
     path = copy(whole, tmp_path / "changed.mkv", **change)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 
 from everest.data.decode import DecodeError, decode
 from everest.data.reader.process import reader
+from everest.data.reader.wire import Wire
 from tests.data import numbered
 from tests.services import HANGS_S
 
@@ -70,6 +73,61 @@ def test_a_reader_outlives_ctrl_c_and_ends_with_the_process_that_asks(video: Pat
             child.wait(timeout=0.3)
         asking.kill()
     child.wait(timeout=HANGS_S)
+
+
+def framed(content: bytes) -> bytes:
+    return struct.pack("!Q", len(content)) + content
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"\0\0",
+        struct.pack("!Q", 1000),
+        struct.pack("!Q", 1000) + b'{"unread',
+        framed(b'{"shape": [1, 5, 32, 42, 3]}'),
+        framed(b'{"shape": [1, 5, 32, 42, 3]}') + struct.pack("!Q", 5 * 32 * 42 * 3) + bytes(1000),
+    ],
+    ids=["length", "no word", "word", "no pixels", "pixels"],
+)
+def test_a_reader_that_stalls_in_the_middle_of_a_message_is_cut_off(video: Path, begun: bytes) -> None:
+    """It says so much and no more, and is alive all the time."""
+    decode(video, 32, np.arange)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader().wire = Wire(ours)
+        theirs.sendall(begun)
+        began = time.monotonic()
+        with pytest.raises(DecodeError, match=r"reading it took longer than 0.5 s \(data.time_limit\)"):
+            decode(video, 32, np.arange, time_limit=0.5)
+        assert time.monotonic() - began < HANGS_S
+    assert len(decode(video, 32, np.arange)) == 5
+
+
+def test_a_reader_that_stalls_while_it_sends_pixels_is_cut_off(tmp_path: Path) -> None:
+    """They are more than fit between the two processes, and the reader is stopped as they come."""
+    video = numbered.write(tmp_path / "video.mp4", "libx264", range(5))
+    decode(video, 32, np.arange)
+    wire, receive_into = reader().wire, reader().wire.receive_into
+
+    def stopped(data: memoryview) -> None:
+        os.kill(reader().process.pid, signal.SIGSTOP)
+        receive_into(data)
+
+    wire.receive_into = stopped  # type: ignore[method-assign]
+    with pytest.raises(DecodeError, match=r"reading it took longer than 1 s"):
+        decode(video, 1080, np.arange, time_limit=1)
+    assert len(decode(video, 32, np.arange)) == 5
+
+
+def test_a_reader_that_reads_no_question_is_cut_off(video: Path) -> None:
+    def choose(total: int) -> np.ndarray:
+        os.kill(reader().process.pid, signal.SIGSTOP)
+        return np.arange(500_000)
+
+    with pytest.raises(DecodeError, match=r"reading it took longer than 0.5 s"):
+        decode(video, 32, choose, time_limit=0.5)
+    assert len(decode(video, 32, np.arange)) == 5
 
 
 def test_what_a_choice_raises_reaches_the_caller(video: Path) -> None:
