@@ -1,11 +1,11 @@
 """``everest data …``: what is done with sets of videos before training."""
 
 import argparse
-import os
 from pathlib import Path
 
 from everest.arguments import nothing_left
 from everest.config import DataConfig
+from everest.cores import usable_cores
 from everest.errors import EverestError, UsageError
 
 _SHARE = f"of unreadable videos that ends it ({DataConfig().max_bad:g})"
@@ -17,7 +17,7 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     added.set_defaults(run=_check, doing="data check")
     added.add_argument("source", metavar="LIST|FOLDER|PACKED SET")
     added.add_argument("--root", type=Path, help="what relative paths of the list start from")
-    added.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    added.add_argument("--workers", type=int, default=usable_cores())
     added.add_argument("--deep", action="store_true", help="reach every frame by seeking, not eight of each video")
     added = data.add_parser("pack", help="make a set for training: every frame a JPEG, in tar files with an index")
     added.set_defaults(run=_pack, doing="data pack")
@@ -25,9 +25,7 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     added.add_argument("out", metavar="FOLDER|s3://BUCKET/PREFIX", help="typed again it goes on where it was")
     added.add_argument("--root", type=Path, help="what relative paths of the list start from")
     added.add_argument("--part", default="1/1", metavar="3/8", help="one of so many that share the work")
-    added.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="videos at a time (one a core)"
-    )
+    added.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="videos at a time (one a core)")
     added.add_argument("--max-bad", type=float, default=DataConfig().max_bad, metavar="SHARE", help=_SHARE)
     for name, default, what in (
         ("short-side", 256, "pixels of the shorter side"),

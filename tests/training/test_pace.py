@@ -1,6 +1,7 @@
 """Where the time goes, by a clock that a test turns."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,14 @@ from everest.config import Experiment
 from everest.data.files import VideoFiles
 from everest.data.index import VideoIndex
 from everest.data.units import Batch
+from everest.progress import ProgressBar
 from everest.training import pace as module
 from everest.training.distributed import Process
+from everest.training.interrupt import StopRequest
+from everest.training.local import FolderStore, JsonLinesTracker
 from everest.training.pace import DataLimit, Pace, remedies
+from everest.training.run import run
+from tests.conftest import tiny
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -95,3 +101,21 @@ def test_what_would_help_is_only_what_can(monkeypatch: pytest.MonkeyPatch) -> No
     assert remedies(Experiment(), files) == [pack, repeats]
     packed = dataclasses.replace(files, videos=object.__new__(module.PackedVideos))  # type: ignore[type-var]
     assert remedies(Experiment(), packed) == [repeats]
+
+
+def test_a_run_reports_what_of_its_time_went_to_data(synthetic: Path, tmp_path: Path) -> None:
+    config = tiny("pretrain", synthetic, **{"optim.steps": 2, "keep.log_steps": 1, "data.val": None})
+    tracker = JsonLinesTracker(tmp_path / "metrics.jsonl")
+    run(config, tmp_path, FolderStore(tmp_path / "checkpoints"), tracker, ALONE, StopRequest())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        assert 0 < line["perf/data_wait"] < 1
+        assert line["perf/clips_per_s"] == pytest.approx(line["perf/step_clips_per_s"] * (1 - line["perf/data_wait"]))
+        assert line["perf/loader_clips_per_s"] > line["perf/clips_per_s"]  # one process makes them and takes the step
+
+
+def test_the_progress_line_has_shares_of_time_as_percentages(capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressBar("mine", total=8) as bar:
+        bar.show({"train/loss": 0.5, "perf/clips_per_s": 17.0, "perf/data_wait": 0.254})
+    assert "mine 0/8 loss 0.5 clips/s 17 data_wait 25% " in capsys.readouterr().err
