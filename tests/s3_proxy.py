@@ -1,6 +1,7 @@
 """Stands before the real S3 server: denies operations in S3's own words, and spoils what comes back."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from http.client import HTTPConnection
@@ -29,6 +30,8 @@ class S3Proxy:
         self.spoil: Spoil = lambda _, content: content
         self.asked: Counter[str] = Counter()
         self.away = threading.Event()
+        self.slow_s = 0.0  # before each answer
+        self.under_way, self.most_at_once = 0, 0
         parts, proxy = urlsplit(server), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -40,6 +43,10 @@ class S3Proxy:
                 if proxy.away.is_set():
                     self.close_connection = True
                     return
+                proxy.under_way += 1
+                proxy.most_at_once = max(proxy.most_at_once, proxy.under_way)
+                time.sleep(proxy.slow_s)
+                proxy.under_way -= 1
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 if refusal := proxy.refused.get(operation) or proxy.refused.get("*"):
                     self.answer(refusal.status, {"Content-Type": "application/xml"}, _xml(refusal))

@@ -1,5 +1,6 @@
 """The clips of one video: which frames, which part of the picture, changed how."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from everest.data import sampling
 from everest.data.decode import DecodeError
 from everest.data.index import VideoIndex
 from everest.data.transforms import changed, evenly_placed_crop, random_crop, scale_short_side
-from everest.data.video import Cut, Video
+from everest.data.video import Cut, Plan, Video
 from everest.errors import EverestError
 from everest.seeding import seed_cpu
 
@@ -38,11 +39,16 @@ class TrainClips(Dataset[Clips]):
         self.index, self.config = index, config
         self._bad: dict[int, str] = {}
 
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Clips]:
+        plans = {position: self._plan(self._choices(epoch, position, 0)) for epoch, position in keys}
+        self.index.videos.bring({at: lambda *video, plan=plan: plan(*video).numbers for at, plan in plans.items()})
+        return [self[key] for key in keys]
+
     def __getitem__(self, key: tuple[int, int]) -> Clips:
         epoch, position = key
         bad = {}
         for attempt in range(_REPLACEMENTS):
-            choices = (self.config.seed, "clip", epoch, position, attempt)
+            choices = self._choices(epoch, position, attempt)
             seed_cpu(*choices)
             at = position if attempt == 0 else int(np.random.randint(len(self.index.videos)))
             video = self.index.videos[at]
@@ -56,19 +62,26 @@ class TrainClips(Dataset[Clips]):
                 return Clips(frames, -1 if video.label is None else video.label, video.name, bad)
         raise EverestError(f"{_REPLACEMENTS} videos in a row are unreadable, the last {video.name}: {bad[video.name]}")
 
+    def _choices(self, epoch: int, position: int, attempt: int) -> tuple[int | str, ...]:
+        """What random choices depend on."""
+        return self.config.seed, "clip", epoch, position, attempt
+
     def _clips(self, video: Video, choices: tuple[int | str, ...]) -> Tensor:
-        data, model = self.config.data, self.config.model
+        clips = video.cut(self._plan(choices), self.config.data)
+        seed_cpu(*choices, "changes")  # whatever was drawn while they were read
+        return torch.stack([changed(clip, self.config) for clip in clips])
+
+    def _plan(self, choices: tuple[int | str, ...]) -> Plan:
+        model = self.config.model
         count = self.config.frames.candidates(model.num_frames, model.tubelet_size)
 
         def plan(total: int, height: int, width: int) -> Cut:
             seed_cpu(*choices, "cut")
             numbers = self._choose(total, count)
-            crops = tuple(random_crop(height, width, self.config) for _ in range(data.repeats))
+            crops = tuple(random_crop(height, width, self.config) for _ in range(self.config.data.repeats))
             return Cut(numbers, crops, model.image_size)
 
-        clips = video.cut(plan, data)
-        seed_cpu(*choices, "changes")  # whatever was drawn while they were read
-        return torch.stack([changed(clip, self.config) for clip in clips])
+        return plan
 
     def _choose(self, total: int, count: int) -> np.ndarray:
         if self.config.data.sampling == "segment":
@@ -82,6 +95,10 @@ class EvaluationViews(Dataset[Clips]):
 
     def __init__(self, index: VideoIndex, config: Experiment, segments: int, crops: int) -> None:
         self.index, self.config, self.segments, self.crops = index, config, segments, crops
+
+    def __getitems__(self, positions: Sequence[int]) -> list[Clips]:
+        self.index.videos.bring({position: lambda total, *_: self._frames(total) for position in positions})
+        return [self[position] for position in positions]
 
     def __getitem__(self, position: int) -> Clips:
         video = self.index.videos[position]

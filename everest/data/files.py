@@ -3,7 +3,7 @@
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import chain, islice, pairwise, repeat
@@ -16,7 +16,7 @@ from torch import Tensor
 from everest.config import DataConfig
 from everest.data.decode import cut, decode
 from everest.data.shared_array import NamelessFile, SharedArray
-from everest.data.video import Plan
+from everest.data.video import Choice, Plan
 
 _NO_LABEL = -1
 #: Start and end in seconds; None is the file's end.
@@ -80,6 +80,11 @@ class VideoFiles(Sequence[VideoFile]):
         for path, label, start, end in videos:
             gathered.add(str(path), label, start, end)
         return gathered.videos()
+
+    patience_s = 0.0
+
+    def bring(self, wanted: Mapping[int, Choice]) -> None:
+        """They are here."""
 
     @property
     def labels(self) -> np.ndarray:

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from everest.config import Experiment
 from everest.data.batches import LOOK_EVERY_S, Batches
-from everest.data.clips import Clips, EvaluationViews, TrainClips
+from everest.data.clips import EvaluationViews, TrainClips
 from everest.data.index import VideoIndex
 from everest.data.portions import Portions, testing_portions, training_portions
 from everest.data.units import Batch, InUnits, Units
@@ -51,7 +51,8 @@ class TrainOrder:
 
 
 def train_loader(index: VideoIndex, config: Experiment, order: TrainOrder, device: torch.device = _CPU) -> Batches:
-    return _batches(TrainClips(index, config), order, len(order), training_portions(config), config, device)
+    clips, portions = TrainClips(index, config), training_portions(config)
+    return _batches(clips, order, len(order), portions, device)
 
 
 def evaluation_loader(
@@ -66,24 +67,24 @@ def evaluation_loader(
     """Whole videos of this process, so many at a time that about ``evaluate.batch_size`` views make a batch."""
     views, portions = EvaluationViews(index, config, segments, crops), testing_portions(config, segments, crops)
     ours = range(rank, len(index.videos), world)
-    return _batches(views, [ours], -(-len(ours) // portions.videos), portions, config, device)
+    return _batches(views, [ours], -(-len(ours) // portions.videos), portions, device)
 
 
 def _batches(
-    clips: Dataset[Clips],
+    clips: TrainClips | EvaluationViews,
     order: Iterable[Sequence[Any]],
     count: int,
     portions: Portions,
-    config: Experiment,
     device: torch.device,
 ) -> Batches:
+    takes_s = portions.unit * (clips.config.data.time_limit + clips.index.videos.patience_s)
     loader = DataLoader(
         Units(clips),
         sampler=InUnits(order, portions.unit),
         batch_size=None,
         **_workers(portions, device),
     )
-    return Batches(loader, count, portions.units, device, portions.unit * config.data.time_limit)
+    return Batches(loader, count, portions.units, device, takes_s)
 
 
 def _workers(portions: Portions, device: torch.device) -> dict[str, Any]:

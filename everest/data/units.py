@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate, get_worker_info
 
-from everest.data.clips import Clips
+from everest.data.clips import EvaluationViews, TrainClips
 from everest.data.shared_memory import cannot_hand_over
 
 
@@ -47,12 +47,12 @@ class InUnits:
 class Units(Dataset[Unit]):
     """From what an order gives of a unit's videos to their clips; in a worker these are in shared memory."""
 
-    def __init__(self, clips: Dataset[Clips]) -> None:
+    def __init__(self, clips: TrainClips | EvaluationViews) -> None:
         self.clips = clips
 
     def __getitem__(self, videos: Sequence[Any]) -> Unit:
         began = time.monotonic()
-        samples = [self.clips[video] for video in videos]
+        samples = self.clips.__getitems__(videos)
         return Unit(
             frames=_together([sample.frames for sample in samples]),
             labels=[sample.label for sample in samples for _ in sample.frames],

@@ -1,6 +1,6 @@
 """A video of a set, wherever its frames are kept, and what clips are cut from it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -21,6 +21,10 @@ class Cut(NamedTuple):
 
 #: From (number of frames, height, width), as the video is shown, to what is wanted; the same each time it is asked.
 Plan = Callable[[int, int, int], Cut]
+
+
+#: From the same to numbers of frames.
+Choice = Callable[[int, int, int], np.ndarray]
 
 
 class Video(Protocol):
@@ -48,6 +52,16 @@ class Videos(Protocol):
     def __getitem__(self, at: int) -> Video: ...
 
     def __iter__(self) -> Iterator[Video]: ...
+
+    @property
+    def patience_s(self) -> float:
+        """How long reading one may wait for the place where it is kept."""
+
+    def bring(self, wanted: Mapping[int, Choice]) -> None:
+        """Has what is wanted of some videos brought at the same time, where they are kept far away.
+
+        What cannot be brought is said when it is read.
+        """
 
     @property
     def labels(self) -> np.ndarray:

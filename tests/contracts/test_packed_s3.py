@@ -98,6 +98,15 @@ def test_clips_and_digest_are_those_of_a_folder(remote: PackedIndex, local: Pack
     ]
 
 
+def test_what_several_clips_need_is_read_at_the_same_time(remote: PackedIndex, proxy: S3Proxy) -> None:
+    proxy.slow_s, proxy.most_at_once = 0.2, 0
+    brought = TrainClips(remote, config()).__getitems__([(0, video) for video in range(4)])
+    assert proxy.most_at_once >= 3
+    proxy.slow_s = 0
+    alone = [TrainClips(remote, config())[0, video] for video in range(4)]
+    assert all(torch.equal(ours.frames, theirs.frames) for ours, theirs in zip(brought, alone, strict=True))
+
+
 def test_an_outage_is_waited_for(remote: PackedIndex, local: PackedIndex, proxy: S3Proxy) -> None:
     proxy.away.set()
     threading.Timer(3, proxy.away.clear).start()

@@ -38,7 +38,11 @@ def source_at(source: str, root: Path | None) -> Iterator[Source]:
         file.write_text(_text(place, name) if listed else _list_of(place), "utf-8", "surrogateescape")
         if listed and (classes := place.text("classes.txt")) is not None:
             file.with_name("classes.txt").write_text(classes, "utf-8")
-        yield Source(read_files(file), lambda video: _fetched(place, str(video.path.relative_to(folder))))
+        index = read_files(file)
+        for path in index.videos.paths():
+            if not path.startswith(f"{folder}/") or ".." in PurePosixPath(path).parts:
+                raise UsageError(f"{source}: {path} is not beside the list; its videos must be, with paths from there")
+        yield Source(index, lambda video: _fetched(place, str(video.path.relative_to(folder))))
 
 
 def _text(place: Place, name: str) -> str:

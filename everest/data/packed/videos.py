@@ -1,7 +1,9 @@
 """The videos of a packed set, in the order of the list it was made from; the broken ones are there without frames."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -24,10 +26,11 @@ from everest.data.packed.manifest import Manifest
 from everest.data.packed.place import Place, Range
 from everest.data.shared_array import SharedArray
 from everest.data.transforms import cut_out, scale_short_side
-from everest.data.video import Plan
+from everest.data.video import Choice, Plan
 from everest.errors import EverestError
 
 _LARGEST = 2**26  # bytes of a frame
+_AT_ONCE = 8  # videos that are brought
 
 
 class PackedVideos(Sequence["PackedVideo"]):
@@ -74,6 +77,16 @@ class PackedVideos(Sequence["PackedVideo"]):
         shared = SharedArray.of(labels.astype(np.int32))
         return PackedVideos(self.place, self._table, self._paths, self.bad, self._digest, shared)
 
+    @property
+    def patience_s(self) -> float:
+        return self.place.patience_s
+
+    def bring(self, wanted: Mapping[int, Choice]) -> None:
+        if self.patience_s and len(wanted) > 1:
+            chosen = [(self[number], self[number].chosen(choice)) for number, choice in wanted.items()]
+            with ThreadPool(min(_AT_ONCE, len(chosen))) as pool:
+                pool.starmap(_bring, chosen)
+
     def digest(self, start: Path, classes: Sequence[str]) -> str:
         """That of the whole set, wherever it lies."""
         return self._digest
@@ -102,6 +115,18 @@ class PackedVideo:
         label = int(self._videos.labels[self.number])
         return None if label < 0 else label
 
+    def chosen(self, choice: Choice) -> np.ndarray:
+        """None of a video that was left out."""
+        row = self._videos.row(self.number)
+        if not row["frames"]:
+            return np.empty(0, int)
+        return choice(int(row["frames"]), int(row["shown_height"]), int(row["shown_width"]))
+
+    def bring(self, numbers: np.ndarray) -> None:
+        """Where its place keeps copies of what was read."""
+        if len(numbers):
+            self._read(np.unique(numbers), again=False)
+
     def cut(self, plan: Plan, data: DataConfig) -> list[Tensor]:
         row = self._row()
         cut = plan(int(row["frames"]), int(row["shown_height"]), int(row["shown_width"]))
@@ -128,19 +153,28 @@ class PackedVideo:
         return found if len(wanted) == len(numbers) else found.index_select(0, torch.from_numpy(places))
 
     def _jpegs(self, wanted: np.ndarray) -> list[bytes]:
-        place, row = self._videos.place, self._videos.row(self.number)
-        shard, first = int(row["shard"]), int(row["row"]) + int(wanted[0])
-        span = Range(first * FRAME.itemsize, (int(wanted[-1] - wanted[0]) + 1) * FRAME.itemsize)
         for again in (False, True):
-            rows = np.frombuffer(place.read(FRAMES, [span], again)[0], FRAME)[wanted - wanted[0]]
-            if rows["length"].max() > _LARGEST:
-                continue
-            ranges = [Range(int(offset), int(length)) for offset, length, _ in rows]
-            found = place.read(tar_of(shard), ranges, again)
-            sums = [frame_sum(self.number, int(frame), each) for frame, each in zip(wanted, found, strict=True)]
-            if sums == rows["sum"].tolist():
+            found, sums = self._read(wanted, again)
+            if sums == [frame_sum(self.number, int(frame), each) for frame, each in zip(wanted, found, strict=True)]:
                 return found
+        place, shard = self._videos.place, int(self._videos.row(self.number)["shard"])
         raise EverestError(
             f"{place.address}/{tar_of(shard)}: frames of {self.name} are not those that were packed (their sums "
             f"differ); everest data check {place.address} looks at all, everest data pack makes the set anew"
         )
+
+    def _read(self, wanted: np.ndarray, again: bool) -> tuple[list[bytes], list[int]]:
+        """The bytes in the places of these frames, rising, and the sums that they should have."""
+        place, row = self._videos.place, self._videos.row(self.number)
+        first = int(row["row"]) + int(wanted[0])
+        span = Range(first * FRAME.itemsize, (int(wanted[-1] - wanted[0]) + 1) * FRAME.itemsize)
+        rows = np.frombuffer(place.read(FRAMES, [span], again)[0], FRAME)[wanted - wanted[0]]
+        if rows["length"].max() > _LARGEST:
+            return [b""] * len(rows), [-1] * len(rows)
+        ranges = [Range(int(offset), int(length)) for offset, length, _ in rows]
+        return place.read(tar_of(int(row["shard"])), ranges, again), rows["sum"].tolist()
+
+
+def _bring(video: PackedVideo, numbers: np.ndarray) -> None:
+    with suppress(EverestError):
+        video.bring(numbers)
