@@ -43,7 +43,7 @@ def read(path: Path, window: Window, choose: Choose) -> np.ndarray:
 
 def _read_by_index(path: Path, window: Window, choose: Choose) -> list[list[np.ndarray]]:
     with indexed(path) as (stream, source, found):
-        if found is None:
+        if found is None or not stream.codec_context.width:
             raise Disagreement
         inside = window.numbers(found.times, found.time_base)
         promised = Shape.promised(stream)
