@@ -43,13 +43,15 @@ demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your
 else
 demo: $(READY)
 	$(BIN)/everest data synth "$(WORK)/demo"
+	$(BIN)/everest data pack "$(WORK)/demo/train.csv" "$(WORK)/demo/train" --short-side 64
+	$(BIN)/everest data pack "$(WORK)/demo/val.csv" "$(WORK)/demo/val" --short-side 64
 	$(BIN)/everest pretrain --recipe demo-pretrain $(DEMO_DATA)
 	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init "$(WORK)/demo-pretrain"
 	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init null --name demo-scratch
 	$(BIN)/everest predict models:/demo-finetune@candidate "$(WORK)/demo/videos/00640.mp4" --top 3
 	@$(BIN)/python -m everest.demo synthetic
 endif
-DEMO_DATA = --data.train "$(WORK)/demo/train.csv" --data.val "$(WORK)/demo/val.csv"
+DEMO_DATA = --data.train "$(WORK)/demo/train" --data.val "$(WORK)/demo/val"
 
 submit: $(READY) ## RECIPE=… as a job of the cluster (or LAUNCHER=local), watched until it ends; ARGS="--name … --gpus 4 …"
 	@test -n "$(RECIPE)" || { echo "which recipe? make submit RECIPE=ucf101-pretrain" >&2; exit 2; }

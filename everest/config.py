@@ -27,6 +27,8 @@ from everest.tree import read_tree
 _TIMM = "must be timm's notation, as rand-m7-n4-mstd0.5-inc1"
 _RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin nor end with '-'"
 
+#: Names of parts of a data set, not of one.
+_PARTS = {"train", "training", "packed", "videos"}
 #: An address that another package reads, or a path.
 Source = Annotated[str, matching(r"[a-z][a-z0-9]+://[^/]+/.+", "must be s3://BUCKET/PREFIX or a path")] | Path
 Workers = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], told("must be auto or a whole number, 0 or more")]
@@ -286,7 +288,9 @@ class Experiment(Section):
         if self.data.name or source is None:
             return self.data.name or "data"
         folder = Path(os.path.abspath(source))  # without asking this machine, which may not have it
-        name = (folder.parent if folder.suffix in {".csv", ".txt", ".lst", ".list"} else folder).name or "data"
+        while folder.suffix in {".csv", ".txt", ".lst", ".list"} or folder.name.lower() in _PARTS:
+            folder = folder.parent
+        name = folder.name or "data"
         return printable(name)
 
     @classmethod
