@@ -30,7 +30,7 @@ _RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin no
 #: Names of parts of a data set, not of one.
 _PARTS = {"train", "training", "packed", "videos"}
 #: An address that another package reads, or a path.
-Source = Annotated[str, matching(r"[a-z][a-z0-9]+://[^/]+/.+", "must be s3://BUCKET/PREFIX or a path")] | Path
+Source = Annotated[str, matching(r"[a-z][a-z0-9]+://.*", "must be s3://BUCKET/PREFIX or a path")] | Path
 Workers = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], told("must be auto or a whole number, 0 or more")]
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]

@@ -13,7 +13,7 @@ from everest.config import Experiment
 from everest.data.workers import start_early
 from orchestration.settings import PlatformSettings
 from tests.s3_proxy import S3Proxy
-from tests.services import S3, nothing_left_running
+from tests.services import HANGS_S, S3, nothing_left_running
 
 pytest_plugins = ["tests.platform"]
 
@@ -112,3 +112,18 @@ def tiny(stage: str, data: Path, **changes: object) -> Experiment:
         "keep.picture_epochs": 0,
     }  # fmt: skip
     return Experiment().override({**settings, **changes})
+
+
+def pack(listed: str | Path, out: str | Path, short_side: int = 32) -> str | Path:
+    """A packed set of these videos; none of them may be broken."""
+    from everest.data.packed.pack import Packing, Part, how_to_pack
+    from everest.data.packed.place import place_at
+    from everest.data.packed.source import source_at
+
+    with source_at(str(listed), None) as source:
+        how = how_to_pack(source.index, short_side)
+        packing = Packing(source, how, place_at(out), Part(), max_bad=0, time_limit=HANGS_S)
+        packing.begin()
+        packing.pack(workers=2)
+        assert packing.finish()
+    return out

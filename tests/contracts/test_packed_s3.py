@@ -18,9 +18,6 @@ from everest.data.clips import TrainClips
 from everest.data.index import VideoIndex, read_index, read_packed
 from everest.data.packed.check import verdicts
 from everest.data.packed.manifest import read_manifest
-from everest.data.packed.pack import Packing, Part, how_to_pack
-from everest.data.packed.place import Folder
-from everest.data.packed.source import source_at
 from everest.data.packed.videos import PackedVideos
 from everest.errors import EverestError, UsageError
 from orchestration.block_cache import BlockCache
@@ -28,7 +25,7 @@ from orchestration.outbox import Away
 from orchestration.s3 import S3Store
 from orchestration.s3_place import S3Place
 from orchestration.settings import PlatformSettings
-from tests.conftest import tiny
+from tests.conftest import pack, tiny
 from tests.integration.command import Run
 from tests.s3_proxy import S3Proxy
 from tests.services import HANGS_S, s3_settings
@@ -53,22 +50,14 @@ def remote(synthetic: Path, settings: PlatformSettings, address: str, monkeypatc
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("EVEREST_CACHE", str(settings.cache))
-    pack(synthetic / "train.csv", S3Place(address, settings))
+    pack(synthetic / "train.csv", address)
     return read_packed(address)
 
 
 @pytest.fixture
 def local(synthetic: Path, tmp_path: Path) -> PackedIndex:
-    pack(synthetic / "train.csv", Folder(tmp_path / "local"))
+    pack(synthetic / "train.csv", tmp_path / "local")
     return read_packed(tmp_path / "local")
-
-
-def pack(source: Path | str, out: Folder | S3Place) -> None:
-    with source_at(str(source), None) as opened:
-        packing = Packing(opened, how_to_pack(opened.index, short_side=32), out, Part(), 0.05, HANGS_S)
-        packing.begin()
-        packing.pack(2)
-        assert packing.finish()
 
 
 def config() -> Experiment:
@@ -179,7 +168,15 @@ def test_nothing_that_is_no_packed_set_is_read(
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=r"is no packed set; everest data pack LIST s3://.*/set makes one"):
         read_index(address)
-    for wrong in ("s3://bucket", "s3://bucket/", "s3://bucket/a//b", "s3://bucket/../b", "s3://BUCKET/b", "gs://b/c"):
+    for wrong in (
+        "s3://bucket",
+        "s3://bucket/",
+        "s3://",
+        "s3://bucket/a//b",
+        "s3://bucket/../b",
+        "s3://BUCKET/b",
+        "gs://b/c",
+    ):
         with pytest.raises(UsageError, match=wrong.partition(":")[0]):
             read_index(wrong)
 
@@ -250,18 +247,18 @@ def test_a_list_or_folder_in_s3_is_packed_with_the_videos_beside_it(
     for file in [synthetic / "train.csv", synthetic / "classes.txt", *sorted((synthetic / "videos").iterdir())[:16]]:
         with raw.writing(str(file.relative_to(synthetic))) as part:
             part.write_bytes(file.read_bytes())
-    pack(f"{address}-raw/train.csv", Folder(tmp_path / "from-s3"))
-    pack(synthetic / "train.csv", Folder(tmp_path / "from-here"))
+    pack(f"{address}-raw/train.csv", tmp_path / "from-s3")
+    pack(synthetic / "train.csv", tmp_path / "from-here")
     ours, theirs = read_packed(tmp_path / "from-s3"), read_packed(tmp_path / "from-here")
     assert ours.classes == theirs.classes
     assert [(video.name, video.label) for video in ours.videos] == [
         (video.name, video.label) for video in theirs.videos
     ]
     assert all(torch.equal(*pair) for pair in zip(clips(ours), clips(theirs), strict=True))
-    pack(f"{address}-raw/videos/", Folder(tmp_path / "folder"))
+    pack(f"{address}-raw/videos/", tmp_path / "folder")
     assert [video.name for video in read_packed(tmp_path / "folder").videos] == [f"{n:05d}.mp4" for n in range(16)]
     with pytest.raises(UsageError, match=r"-raw/none.csv does not exist; give the address of a list"):
-        pack(f"{address}-raw/none.csv", Folder(tmp_path / "none"))
+        pack(f"{address}-raw/none.csv", tmp_path / "none")
 
 
 @pytest.mark.parametrize("processes", [1, 2])

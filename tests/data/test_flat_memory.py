@@ -7,7 +7,7 @@ import pytest
 
 from everest.data.index import read_index
 from everest.data.loader import TrainOrder, evaluation_loader, train_loader
-from tests.conftest import tiny
+from tests.conftest import pack, tiny
 
 CLIPS, WARM = 20_000, 4_000
 MOST_MB = 8  # more than once it was warm, each process
@@ -30,9 +30,11 @@ def assert_flat(warm: dict[str, float], end: dict[str, float]) -> None:
         assert mb - warm[name] < MOST_MB, name
 
 
-def test_over_twenty_thousand_clips_of_training(synthetic: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_over_twenty_thousand_clips_of_training(synthetic: Path, tmp_path: Path, packed: bool) -> None:
     config = tiny("pretrain", synthetic, **{"data.workers": 2, "optim.batch_size": 40, "optim.steps": CLIPS // 40})
-    index = read_index(synthetic / "train.csv")
+    source = pack(synthetic / "train.csv", tmp_path / "packed") if packed else synthetic / "train.csv"
+    index = read_index(source)
     clips, warm, end = 0, {}, {}
     for batch in train_loader(index, config, TrainOrder(len(index.videos), config)):
         clips += len(batch.frames)
@@ -40,7 +42,7 @@ def test_over_twenty_thousand_clips_of_training(synthetic: Path) -> None:
             warm = memory()
         if clips == CLIPS - 400:  # while the workers are there
             end = memory()
-    assert sum("reader" in name for name in warm) == 2
+    assert sum("reader" in name for name in warm) == (0 if packed else 2)
     assert_flat(warm, end)
 
 

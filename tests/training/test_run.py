@@ -19,9 +19,6 @@ from everest.config import Experiment
 from everest.data.bad import TooManyBad
 from everest.data.clips import EvaluationViews
 from everest.data.index import read_index
-from everest.data.packed.pack import Packing, Part, how_to_pack
-from everest.data.packed.place import Folder
-from everest.data.packed.source import source_at
 from everest.errors import AgreedError, EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
@@ -37,7 +34,7 @@ from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import FolderStore, JsonLinesTracker, Trackers
 from everest.training.pretrain import pretrain_loss
 from everest.training.run import Result, require_same_run, run
-from tests.conftest import tiny
+from tests.conftest import pack, tiny
 
 ALONE = Process(0, 1, torch.device("cpu"))
 STEPS = 12
@@ -117,15 +114,7 @@ def test_a_run_killed_at_any_step_ends_with_the_same_weights_and_numbers(
 
 @pytest.fixture
 def packed(synthetic: Path, tmp_path: Path) -> Path:
-    """Its training videos."""
-    with source_at(str(synthetic / "train.csv"), None) as source:
-        packing = Packing(
-            source, how_to_pack(source.index, short_side=32), Folder(tmp_path / "packed"), Part(), 0.0, 60
-        )
-        packing.begin()
-        packing.pack(workers=2)
-        assert packing.finish()
-    return tmp_path / "packed"
+    return Path(pack(synthetic / "train.csv", tmp_path / "packed"))
 
 
 def test_a_run_on_a_packed_set_killed_in_the_middle_of_an_epoch_ends_with_the_same_weights(

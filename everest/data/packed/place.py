@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
-from everest.errors import EverestError
+from everest.errors import EverestError, UsageError
 from everest.files import locked, sha256, whole_file
 from everest.plugins import load_plugin
 
@@ -75,7 +75,11 @@ class Place(Protocol):
 def place_at(source: str | Path) -> Place:
     """Raises UsageError for an address that nothing here can read."""
     if found := _ADDRESS.fullmatch(str(source)):
-        place: Place = load_plugin("places", found["scheme"])(str(source))
+        try:
+            opened = load_plugin("places", found["scheme"])
+        except UsageError as error:
+            raise UsageError(f"{source}: {error}") from None
+        place: Place = opened(str(source))
         return place
     return Folder(Path(source))
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from everest.data.files import VideoFile, VideoFiles
 from everest.data.index import SUFFIXES, VideoIndex, read_files
+from everest.data.packed.manifest import is_packed
 from everest.data.packed.place import Place, is_address, place_at
 from everest.errors import UsageError
 
@@ -28,6 +29,8 @@ class Source:
 def source_at(source: str, root: Path | None) -> Iterator[Source]:
     """A list or folder, or the address of one: paths of a list are looked for beside it. Raises UsageError."""
     if not is_address(source):
+        if is_packed(source):
+            raise UsageError(f"{source} is a packed set already; give the list or folder that it was made from")
         yield Source(read_files(Path(source), root), lambda video: nullcontext(video.path))
         return
     above, _, name = source.rstrip("/").rpartition("/")

@@ -29,7 +29,7 @@ from everest.data.packed.format import FRAME
 from everest.data.packed.manifest import Manifest, read_manifest
 from everest.data.packed.pack import Packing, Part, how_to_pack
 from everest.data.packed.place import Folder, place_at
-from everest.data.packed.source import Source
+from everest.data.packed.source import Source, source_at
 from everest.data.packed.videos import PackedVideos
 from everest.errors import EverestError, UsageError
 from tests.conftest import tiny
@@ -209,6 +209,14 @@ def test_a_place_that_holds_something_else_is_refused(listed: Path, tmp_path: Pa
     pack(listed, tmp_path / "out")
     with pytest.raises(UsageError, match=r"was begun otherwise \(short_side 96 -> 48\); choose another place"):
         pack(listed, tmp_path / "out", short_side=48)
+
+
+def test_a_packed_set_is_not_packed_again(packed: PackedIndex, tmp_path: Path) -> None:
+    with (
+        pytest.raises(UsageError, match="is a packed set already; give the list or folder that it was made from"),
+        source_at(str(packed.source), None),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
