@@ -28,6 +28,7 @@ SLOW = ("contracts", "integration", "browser", "cluster")
 def pytest_configure() -> None:
     """Who ends the tests ends what they have started: SIGTERM is as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(1)  # for small networks more of them only wait for each other
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,19 +1,22 @@
 """Frames of a video file by their number, exact, in a process that may hang or crash without harm."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from everest.data.reader.errors import DecodeError
 from everest.data.reader.frames import Facts
 from everest.data.reader.process import TIME_LIMIT_S, ask, stream
 from everest.data.video import Plan
 from everest.errors import EverestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DecodeError", "NoSuchFrame", "cut", "decode", "jpegs", "read_frames"]
 
@@ -69,6 +72,8 @@ def _pictures(
     path: Path, ask_for: Callable[[int, int, int], tuple[np.ndarray, dict[str, Any]]], time_limit: float, **where: Any
 ) -> Tensor:
     """Of the frames and kinds that ``ask_for`` says: uint8 (pictures of each frame, frames, H, W, 3)."""
+    import torch  # not where videos are packed
+
     chosen = np.empty(0, int)
 
     def distinct(total: int, height: int, width: int) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Videos that are files: one, and a million of them in little memory."""
 
+from __future__ import annotations
+
 import math
 import os
 from array import array
@@ -8,15 +10,17 @@ from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import chain, islice, pairwise, repeat
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
-from torch import Tensor
 
 from everest.config import DataConfig
 from everest.data.decode import cut, decode
 from everest.data.shared_array import NamelessFile, SharedArray
 from everest.data.video import Choice, Plan
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _NO_LABEL = -1
 #: Start and end in seconds; None is the file's end.
@@ -75,7 +79,7 @@ class VideoFiles(Sequence[VideoFile]):
         self.root, self._paths, self._ends, self._labels, self._windows = root, paths, ends, labels, windows
 
     @classmethod
-    def of(cls, videos: Iterable[VideoFile]) -> "VideoFiles":
+    def of(cls, videos: Iterable[VideoFile]) -> VideoFiles:
         gathered = Gathering(Path())
         for path, label, start, end in videos:
             gathered.add(str(path), label, start, end)
@@ -91,7 +95,7 @@ class VideoFiles(Sequence[VideoFile]):
         """int32 (n,); -1 for none."""
         return self._labels.values
 
-    def with_labels(self, labels: np.ndarray) -> "VideoFiles":
+    def with_labels(self, labels: np.ndarray) -> VideoFiles:
         return VideoFiles(self.root, self._paths, self._ends, SharedArray.of(labels.astype(np.int32)), self._windows)
 
     def __len__(self) -> int:
@@ -193,7 +197,7 @@ class Gathering:
         self._unwritten.clear()
 
 
-def _shared(numbers: "array[int] | array[float]") -> SharedArray:
+def _shared(numbers: array[int] | array[float]) -> SharedArray:
     return SharedArray.of(np.frombuffer(numbers, numbers.typecode))
 
 

@@ -1,14 +1,18 @@
 """A video of a set, wherever its frames are kept, and what clips are cut from it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
-from torch import Tensor
 
 from everest.config import DataConfig
 from everest.data.crop import Crop
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Cut(NamedTuple):

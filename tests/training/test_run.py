@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,12 +31,20 @@ from everest.training.distributed import Process
 from everest.training.evaluate import evaluate
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import FolderStore, JsonLinesTracker, Trackers
+from everest.training.pace import Pace
 from everest.training.pretrain import pretrain_loss
 from everest.training.run import Result, require_same_run, run
 from tests.conftest import pack, tiny
 
 ALONE = Process(0, 1, torch.device("cpu"))
 STEPS = 12
+
+
+@pytest.fixture(autouse=True)
+def _drawn_where_a_test_looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures at the end take longer than a tiny run."""
+    if not request.node.get_closest_marker("drawn"):
+        monkeypatch.setattr(module, "_final_figures", lambda *_: None)
 
 
 class Killed(BaseException):
@@ -163,6 +170,14 @@ def usual_algorithms() -> Iterator[None]:
     choose_algorithms(deterministic=False)
 
 
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.usefixtures("usual_algorithms")
 def test_only_a_deterministic_run_takes_deterministic_algorithms_from_its_first_product_on(
     synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,7 +196,7 @@ def test_only_a_deterministic_run_takes_deterministic_algorithms_from_its_first_
     assert taken == [(True, True, ":4096:8"), (False, False, ":4096:8")]
 
 
-@pytest.mark.usefixtures("usual_algorithms")
+@pytest.mark.usefixtures("usual_algorithms", "two_threads")
 @pytest.mark.parametrize(("stage", "device"), [("pretrain", "cpu"), ("pretrain", "cuda"), ("finetune", "cuda")])
 def test_a_deterministic_run_gives_the_same_bits_after_a_kill(
     synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, device: str
@@ -419,6 +434,7 @@ def test_a_classifier_starts_from_a_pretrained_run(synthetic: Path, tmp_path: Pa
     torch.testing.assert_close(after[name], before[f"encoder.{name}"], atol=1e-6, rtol=0)
 
 
+@pytest.mark.drawn
 def test_evaluation_averages_the_probabilities_of_all_views(synthetic: Path, tmp_path: Path) -> None:
     config = tiny("finetune", synthetic)
     result = start(config, tmp_path / "run")
@@ -456,6 +472,7 @@ def test_the_exported_model_is_the_trained_one_with_its_class_names(synthetic: P
     assert_same(dict(checkpoint.model.state_dict()), dict(exported.model.state_dict()))
 
 
+@pytest.mark.drawn
 def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> None:
     from PIL import Image
 
@@ -484,7 +501,10 @@ def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> Non
 def test_pictures_along_the_way_change_no_weight(synthetic: Path, tmp_path: Path) -> None:
     for stage in ("pretrain", "finetune"):
         for every in (0, 1):
-            start(tiny(stage, synthetic, **{"keep.picture_epochs": every}), tmp_path / f"{stage}-{every}")
+            start(
+                tiny(stage, synthetic, **{"optim.steps": 6, "keep.picture_epochs": every}),
+                tmp_path / f"{stage}-{every}",
+            )
         assert_same(weights(tmp_path / f"{stage}-0"), weights(tmp_path / f"{stage}-1"))
 
 
@@ -501,7 +521,7 @@ def test_hours_are_those_of_every_step_and_of_no_validation(
 
         return wrapped
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: passed))
+    monkeypatch.setattr(loop, "Pace", lambda workers: Pace(workers, clock=lambda: passed))
     monkeypatch.setattr(loop, "_forward_backward", taking(1.0, loop._forward_backward))
     monkeypatch.setattr(loop.Training, "run_validation", taking(100.0, loop.Training.run_validation))
     start(tiny("finetune", synthetic, **{"keep.log_steps": 5}), tmp_path)  # validates every 4 steps

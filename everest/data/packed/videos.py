@@ -1,16 +1,16 @@
 """The videos of a packed set, in the order of the list it was made from; the broken ones are there without frames."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
-import torch
 from simplejpeg import decode_jpeg
-from torch import Tensor
 
 from everest.config import DataConfig
 from everest.data.decode import DecodeError
@@ -25,9 +25,11 @@ from everest.data.packed.format import (
 from everest.data.packed.manifest import Manifest
 from everest.data.packed.place import Place, Range
 from everest.data.shared_array import SharedArray
-from everest.data.transforms import cut_out, scale_short_side
 from everest.data.video import Choice, Plan
 from everest.errors import EverestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _LARGEST = 2**26  # bytes of a frame
 _AT_ONCE = 8  # videos that are brought
@@ -57,10 +59,10 @@ class PackedVideos(Sequence["PackedVideo"]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, number: int) -> "PackedVideo": ...
+    def __getitem__(self, number: int) -> PackedVideo: ...
     @overload
-    def __getitem__(self, number: slice) -> "list[PackedVideo]": ...
-    def __getitem__(self, number: int | slice) -> "PackedVideo | list[PackedVideo]":
+    def __getitem__(self, number: slice) -> list[PackedVideo]: ...
+    def __getitem__(self, number: int | slice) -> PackedVideo | list[PackedVideo]:
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(len(self)))]
         if not -len(self) <= number < len(self):
@@ -73,7 +75,7 @@ class PackedVideos(Sequence["PackedVideo"]):
         found: np.ndarray = self._labels.values if self._labels else self._rows["label"]
         return found
 
-    def with_labels(self, labels: np.ndarray) -> "PackedVideos":
+    def with_labels(self, labels: np.ndarray) -> PackedVideos:
         shared = SharedArray.of(labels.astype(np.int32))
         return PackedVideos(self.place, self._table, self._paths, self.bad, self._digest, shared)
 
@@ -128,12 +130,16 @@ class PackedVideo:
             self._read(np.unique(numbers), again=False)
 
     def cut(self, plan: Plan, data: DataConfig) -> list[Tensor]:
+        from everest.data.transforms import cut_out  # torch, which where videos are packed nothing else needs
+
         row = self._row()
         cut = plan(int(row["frames"]), int(row["shown_height"]), int(row["shown_width"]))
         pictures = self._pictures(cut.numbers)
         return [cut_out(pictures, crop, cut.size) for crop in cut.crops]
 
     def frames(self, choose: Callable[[int], np.ndarray], short_side: int, data: DataConfig) -> Tensor:
+        from everest.data.transforms import scale_short_side
+
         return scale_short_side(self._pictures(choose(int(self._row()["frames"]))), short_side)
 
     def _row(self) -> np.void:
@@ -144,6 +150,8 @@ class PackedVideo:
 
     def _pictures(self, numbers: np.ndarray) -> Tensor:
         """uint8 (frames, H, W, 3)."""
+        import torch
+
         row = self._videos.row(self.number)
         wanted, places = np.unique(numbers, return_inverse=True)
         pictures = np.empty((len(wanted), int(row["height"]), int(row["width"]), 3), np.uint8)

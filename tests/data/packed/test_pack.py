@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,14 @@ def test_too_many_broken_videos_end_the_packing(listed: Path, tmp_path: Path) ->
 _PACK = [sys.executable, "-m", "everest", "data", "pack", "--short-side", "96", "--max-bad", "0.5", "--workers", "2"]
 
 
+def test_it_begins_without_torch(listed: Path, tmp_path: Path) -> None:
+    """Which takes longer to import than a part of a small set to pack."""
+    program = "import sys; from everest.cli import command; sys.exit(command(sys.argv[1:]) or 'torch' in sys.modules)"
+    subprocess.run(
+        [sys.executable, "-c", program, *_PACK[3:], str(listed), str(tmp_path)], cwd=ROOT, check=True, timeout=HANGS_S
+    )
+
+
 def test_killed_at_any_time_and_typed_again_it_ends_with_the_same_bytes(
     packed: PackedIndex, listed: Path, tmp_path: Path
 ) -> None:
@@ -226,8 +235,8 @@ def test_a_part_is_one_of_several(text: str) -> None:
 
 
 @pytest.fixture
-def copy(listed: Path, tmp_path: Path) -> PackedIndex:
-    return pack(listed, tmp_path / "copy")
+def copy(packed: PackedIndex, tmp_path: Path) -> PackedIndex:
+    return read_packed(shutil.copytree(packed.source, tmp_path / "copy"))
 
 
 def all_frames(index: VideoIndex) -> Iterator[torch.Tensor]:
