@@ -140,7 +140,7 @@ def _control(study: Study, options: argparse.Namespace, settings: PlatformSettin
         status = "KILLED"
         print(f"{study.name} is stopped; everest-sweep resume {study.name} goes on", file=sys.stderr)
     except Interrupted as interrupted:
-        _end_jobs(controller, _what_about_jobs(options.on_interrupt, interrupted, len(controller.jobs)))
+        _end_jobs(controller, _what_about_jobs(options.on_interrupt, interrupted, len(controller.jobs.open)))
         status = "KILLED"
         print(f"{study.name} is interrupted; everest-sweep resume {study.name} goes on", file=sys.stderr)
         sys.exit(128 + interrupted.signum)

@@ -40,7 +40,7 @@ class Display:
             self._live.stop()
 
     def __call__(self, controller: Controller) -> None:
-        ended = sum(controller.ended.values())
+        ended = sum(controller.books.ended.values())
         if ended != self._said[0]:
             self._best = best_of(controller.study)
         if console.is_terminal:
@@ -51,15 +51,15 @@ class Display:
             self._said, self._said_at = (ended, self._best), time.monotonic()
 
     def _summary(self, controller: Controller) -> str:
-        spent = controller.spent.describe(controller.budget)
-        return f"{controller.study.name}: {spent}; {len(controller.open)} running, {by_state(controller.ended)}"
+        spent = controller.books.spent.describe(controller.budget)
+        return f"{controller.study.name}: {spent}; {len(controller.open)} running, {by_state(controller.books.ended)}"
 
     def _table(self, controller: Controller) -> Table:
         table = Table(box=None, pad_edge=False, header_style="")
         for title in ("TRIAL", "JOB", "STATE", "STEP", "LOSS", "LEFT"):
             table.add_column(title, no_wrap=True, justify="right" if title in {"STEP", "LOSS", "LEFT"} else "left")
         for open_trial in list(controller.open.values())[:_MOST_ROWS]:
-            job = controller.jobs[open_trial.job]
+            job = controller.jobs.open[open_trial.job]
             step, loss = job.numbers.get("train/loss", (None, None))
             numbers = ("-" if step is None else str(step), "-" if loss is None else f"{loss:.4g}", self._left(job))
             table.add_row(str(open_trial.number), job.name, job.state, *numbers)

@@ -28,6 +28,11 @@ class OpenTrial:
         return self.stages[self.at].name
 
     @property
+    def jobs(self) -> list[str]:
+        """Up to that of the stage it is in."""
+        return [stage.name for stage in self.stages[: self.at + 1]]
+
+    @property
     def last(self) -> bool:
         return self.at == len(self.stages) - 1
 

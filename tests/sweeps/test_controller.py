@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from everest.errors import EverestError
-from sweeps import controller as module
+from sweeps import jobs as module
 from sweeps.budget import Budget
 from sweeps.controller import Controller, Show
 from sweeps.interrupts import Interrupts
@@ -54,7 +54,7 @@ def test_two_thousand_trials_with_failures_and_preemptions_are_all_accounted_for
     spent = [cpu_s()]
 
     def note(controller: Controller) -> None:
-        if sum(controller.ended.values()) >= 200 * len(spent):
+        if sum(controller.books.ended.values()) >= 200 * len(spent):
             spent.append(cpu_s())
 
     controller = run(study, cluster, Budget(parallel=200, trials=2000), show=note)
@@ -78,7 +78,7 @@ def test_two_thousand_trials_with_failures_and_preemptions_are_all_accounted_for
             assert trial.user_attrs[LINES]
     pretrainings = [name for name in cluster.submissions if "-pre-" in name]
     assert len(pretrainings) == 3
-    assert controller.spent.gpu_s == pytest.approx(sum(t.user_attrs.get(GPU_S, 0) for t in study.trials()))
+    assert controller.books.spent.gpu_s == pytest.approx(sum(t.user_attrs.get(GPU_S, 0) for t in study.trials()))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -124,7 +124,7 @@ def test_budgets_hold_over_all_controllers_of_a_study() -> None:
     cluster = Cluster(seed=5, failing=0, preempted=0)
     study = Study.begin("books", space(pretrain=None), optuna.storages.InMemoryStorage())
     run(study, cluster, Budget(parallel=2, trials=4))
-    spent = run(study, cluster, Budget(parallel=1, gpu_hours=0.2)).spent
+    spent = run(study, cluster, Budget(parallel=1, gpu_hours=0.2)).books.spent
     assert 0.2 * 3600 <= spent.gpu_s < 0.2 * 3600 + 12 * cluster.gpus
     assert len(study.trials()) == spent.trials > 4
 
