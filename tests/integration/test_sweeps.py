@@ -21,6 +21,7 @@ from orchestration.settings import PlatformSettings
 from sweeps.space import Space
 from sweeps.storage import open_storage
 from sweeps.study import JOBS, PRETRAINED, Study
+from tests.conftest import pack
 from tests.integration.sweep import Sweeps
 from tests.services import HANGS_S, experiments
 
@@ -202,9 +203,10 @@ def test_trials_share_a_pre_training_and_the_best_becomes_a_recipe_at_full_lengt
 def test_a_search_over_the_masking_ratios_finds_a_clearly_better_one(tmp_path: Path) -> None:
     """On the synthetic set, in small: a good pre-training is learnt from, a bad one leaves chance (one in eight)."""
     synthesize(tmp_path / "data", 640, 160, size=32, frames=16, seed=0, progress=lambda done, of: None)
+    train, val = (pack(tmp_path / f"data/{part}.csv", tmp_path / f"packed/{part}") for part in ("train", "val"))
     small = {
         "model.image_size": 32, "model.patch_size": 4, "model.embed_dim": 96, "model.depth": 4,
-        "data.train": str(tmp_path / "data/train.csv"), "data.val": str(tmp_path / "data/val.csv"),
+        "data.train": str(train), "data.val": str(val),
     }  # fmt: skip
     file = space_file(
         tmp_path, tmp_path,
