@@ -37,6 +37,7 @@ class S3Place:
         self._name = sha256(self.address.encode()).hexdigest()[:16]
         self._cache = BlockCache(self.settings.cache_folder / "blocks", bytes_of(self.settings.cache_size))
         self._pool: ThreadPoolExecutor | None = None
+        self.requests = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return S3Place, (self.address, self.settings)
@@ -112,6 +113,7 @@ class S3Place:
         return dict(pair for run in self._pool.map(partial(self._fetch_run, name), runs) for pair in run.items())
 
     def _fetch_run(self, name: str, run: list[int]) -> dict[int, memoryview]:
+        self.requests += 1
         content = memoryview(self._get(name, Range(run[0] * _BLOCK, len(run) * _BLOCK)))
         blocks = {block: content[place * _BLOCK : (place + 1) * _BLOCK] for place, block in enumerate(run)}
         self._cache.put({self._place(name, block): part for block, part in blocks.items()})

@@ -23,7 +23,7 @@ _REPLACEMENTS = 20
 class Clips(NamedTuple):
     """What a dataset gives for one index, before batching."""
 
-    frames: Tensor  # uint8 (n, T, H, W, 3), n = 0 for an unreadable video in evaluation
+    frames: Sequence[Tensor]  # n times uint8 (T, H, W, 3), none for an unreadable video in evaluation
     label: int
     path: str
     bad: dict[str, str]
@@ -37,6 +37,7 @@ class TrainClips(Dataset[Clips]):
 
     def __init__(self, index: VideoIndex, config: Experiment) -> None:
         self.index, self.config = index, config
+        self.shape = _shape(config)
         self._bad: dict[int, str] = {}
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Clips]:
@@ -66,20 +67,17 @@ class TrainClips(Dataset[Clips]):
         """What random choices depend on."""
         return self.config.seed, "clip", epoch, position, attempt
 
-    def _clips(self, video: Video, choices: tuple[int | str, ...]) -> Tensor:
+    def _clips(self, video: Video, choices: tuple[int | str, ...]) -> list[Tensor]:
         clips = video.cut(self._plan(choices), self.config.data)
         seed_cpu(*choices, "changes")  # whatever was drawn while they were read
-        return torch.stack([changed(clip, self.config) for clip in clips])
+        return [changed(clip, self.config) for clip in clips]
 
     def _plan(self, choices: tuple[int | str, ...]) -> Plan:
-        model = self.config.model
-        count = self.config.frames.candidates(model.num_frames, model.tubelet_size)
-
         def plan(total: int, height: int, width: int) -> Cut:
             seed_cpu(*choices, "cut")
-            numbers = self._choose(total, count)
+            numbers = self._choose(total, self.shape[0])
             crops = tuple(random_crop(height, width, self.config) for _ in range(self.config.data.repeats))
-            return Cut(numbers, crops, model.image_size)
+            return Cut(numbers, crops, self.config.model.image_size)
 
         return plan
 
@@ -95,6 +93,7 @@ class EvaluationViews(Dataset[Clips]):
 
     def __init__(self, index: VideoIndex, config: Experiment, segments: int, crops: int) -> None:
         self.index, self.config, self.segments, self.crops = index, config, segments, crops
+        self.shape = _shape(config)
 
     def __getitems__(self, positions: Sequence[int]) -> list[Clips]:
         self.index.videos.bring({position: lambda total, *_: self._frames(total) for position in positions})
@@ -104,9 +103,9 @@ class EvaluationViews(Dataset[Clips]):
         video = self.index.videos[position]
         target = -1 if video.label is None else video.label
         try:
-            return Clips(self.views(video), target, video.name, {})
+            return Clips([*self.views(video)], target, video.name, {})
         except DecodeError as error:
-            return Clips(torch.empty(0, *self._shape, dtype=torch.uint8), target, video.name, {video.name: str(error)})
+            return Clips([], target, video.name, {video.name: str(error)})
 
     def views(self, video: Video) -> Tensor:
         """uint8 (segments * crops, T, H, W, 3) of one video. Raises DecodeError."""
@@ -121,22 +120,23 @@ class EvaluationViews(Dataset[Clips]):
         return np.concatenate([self._choose(total, number) for number in range(self.segments)])
 
     def _crops(self, frames: Tensor) -> Tensor:
-        count, size = self._shape[0], self.config.model.image_size
+        count, size = self.shape[0], self.config.model.image_size
         return torch.stack(
             [evenly_placed_crop(clip, size, where) for clip in frames.split(count) for where in _even(self.crops)]
         )
 
-    @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        model = self.config.model
-        count = self.config.frames.candidates(model.num_frames, model.tubelet_size)
-        return count, model.image_size, model.image_size, 3
-
     def _choose(self, total: int, number: int) -> np.ndarray:
         """Frames of view ``number``: sampled by parts, each view takes its own place, (number + 0.5) / segments."""
         if self.config.data.sampling == "segment":
-            return sampling.segments(total, self._shape[0], (number + 0.5) / self.segments)
-        return sampling.dense_view(total, self._shape[0], self.config.data.rate, number, self.segments)
+            return sampling.segments(total, self.shape[0], (number + 0.5) / self.segments)
+        return sampling.dense_view(total, self.shape[0], self.config.data.rate, number, self.segments)
+
+
+def _shape(config: Experiment) -> tuple[int, int, int, int]:
+    """Of a clip: (T, H, W, 3)."""
+    model = config.model
+    count = config.frames.candidates(model.num_frames, model.tubelet_size)
+    return count, model.image_size, model.image_size, 3
 
 
 def _even(count: int) -> list[float]:

@@ -54,7 +54,7 @@ class Units(Dataset[Unit]):
         began = time.monotonic()
         samples = self.clips.__getitems__(videos)
         return Unit(
-            frames=_together([sample.frames for sample in samples]),
+            frames=_together([clip for sample in samples for clip in sample.frames], self.clips.shape),
             labels=[sample.label for sample in samples for _ in sample.frames],
             paths=[sample.path for sample in samples for _ in sample.frames],
             bad={path: reason for sample in samples for path, reason in sample.bad.items()},
@@ -62,26 +62,27 @@ class Units(Dataset[Unit]):
         )
 
 
-def _together(clips: list[Tensor]) -> Tensor:
-    """Copied once; where that cannot be, it is noticed here."""
-    readable = [some for some in clips if len(some)]
-    if not readable:
-        return clips[0]
+def _together(clips: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Copied once; where that cannot be, it is noticed here. ``shape`` of a clip, as there may be none."""
+    if not clips:
+        return torch.empty(0, *shape, dtype=torch.uint8)
     try:
-        frames: Tensor = default_collate(readable)
+        frames: Tensor = default_collate(clips)
     except (RuntimeError, OSError) as error:
         if get_worker_info():
             raise cannot_hand_over(error) from None
         raise
-    return frames.flatten(0, 1)
+    return frames
 
 
 def join(units: Sequence[Unit], device: torch.device) -> Batch:
     """The batch of these units, on the device; from pinned memory it arrives there without being waited for."""
-    sizes = [len(unit.frames) for unit in units]
-    frames = torch.empty(sum(sizes), *units[0].frames.shape[1:], dtype=torch.uint8, device=device)
-    for place, unit in zip(frames.split(sizes), units, strict=True):
-        place.copy_(unit.frames, non_blocking=True)
+    frames = units[0].frames
+    if len(units) > 1 or frames.device.type != device.type:
+        sizes = [len(unit.frames) for unit in units]
+        frames = torch.empty(sum(sizes), *frames.shape[1:], dtype=torch.uint8, device=device)
+        for place, unit in zip(frames.split(sizes), units, strict=True):
+            place.copy_(unit.frames, non_blocking=True)
     return Batch(
         frames=frames,
         labels=torch.tensor([label for unit in units for label in unit.labels]),

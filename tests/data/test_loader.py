@@ -76,7 +76,7 @@ def test_batches_are_the_clips_of_their_videos_whoever_makes_them_and_from_where
         batches = list(train_loader(index, config, TrainOrder(16, config, start=start)))
         assert len(batches) == len(order) - start
         for batch, videos in zip(batches, expected[start:], strict=True):
-            assert torch.equal(batch.frames, torch.cat([video.frames for video in videos]))
+            assert torch.equal(batch.frames, torch.stack([clip for video in videos for clip in video.frames]))
             assert batch.frames.shape == (8, 4, 32, 32, 3)
             assert not batch.frames.is_shared()
             assert batch.paths == [video.path for video in videos for _ in range(2)]
@@ -126,7 +126,7 @@ def test_an_unreadable_video_is_replaced_by_the_same_other_each_time(index: Vide
     broken = with_broken(index, tmp_path, 3)
     samples = [TrainClips(broken, experiment())[0, 1] for _ in range(2)]
     assert samples[0].path == samples[1].path
-    assert torch.equal(samples[0].frames, samples[1].frames)
+    assert all(torch.equal(*pair) for pair in zip(samples[0].frames, samples[1].frames, strict=True))
     path, reason = next(iter(samples[0].bad.items()))
     assert path.endswith("broken-1.mp4")
     assert "Invalid data" in reason

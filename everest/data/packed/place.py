@@ -47,6 +47,10 @@ class Place(Protocol):
     def patience_s(self) -> float:
         """How long reading may wait for a place that does not answer."""
 
+    @property
+    def requests(self) -> int:
+        """That reading has sent to another machine, until now, in this process."""
+
     def names(self, folder: str = "") -> Sequence[str]:
         """Of all files below a folder, in any order; hidden ones are not there."""
 
@@ -92,6 +96,7 @@ class Folder:
     """Place of this machine."""
 
     patience_s = 0.0
+    requests = 0
 
     def __init__(self, path: Path) -> None:
         self.path = path

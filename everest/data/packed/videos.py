@@ -44,6 +44,7 @@ class PackedVideos(Sequence["PackedVideo"]):
         """``labels`` None: those that were packed."""
         self.place, self.bad = place, bad
         self._table, self._paths, self._digest, self._labels = table, names, set_digest, labels
+        self._requests = -1
         self._rows = np.load(table, mmap_mode="r")
         self._names = np.memmap(names, np.uint8, "r") if names.stat().st_size else np.empty(0, np.uint8)
 
@@ -84,7 +85,8 @@ class PackedVideos(Sequence["PackedVideo"]):
         return self.place.patience_s
 
     def bring(self, wanted: Mapping[int, Choice]) -> None:
-        if self.patience_s and len(wanted) > 1:
+        if self.place.requests > self._requests and len(wanted) > 1:  # else all has been here, of late
+            self._requests = self.place.requests
             chosen = [(self[number], self[number].chosen(choice)) for number, choice in wanted.items()]
             with ThreadPool(min(_AT_ONCE, len(chosen))) as pool:
                 pool.starmap(_bring, chosen)
