@@ -164,7 +164,10 @@ def test_evaluation_takes_every_video_once_over_all_processes(index: VideoIndex,
         batches, ours = list(loader), [views[video] for video in range(rank, 16, 3)]
         assert [len(set(batch.paths)) for batch in batches] == ([3, 2] if rank == 0 else [4, 1])
         assert len(loader) == 2
-        assert torch.equal(torch.cat([batch.frames for batch in batches]), torch.cat([video.frames for video in ours]))
+        assert torch.equal(
+            torch.cat([batch.frames for batch in batches]),
+            torch.stack([clip for video in ours for clip in video.frames]),
+        )
         assert [path for batch in batches for path in batch.paths] == [v.path for v in ours for _ in v.frames]
         assert [label for batch in batches for label in batch.labels] == [v.label for v in ours for _ in v.frames]
         assert [name for batch in batches for name in batch.bad] == ([broken.videos[0].name] if rank == 0 else [])
