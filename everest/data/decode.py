@@ -85,7 +85,7 @@ def _pictures(
     numbers, places = np.unique(chosen, return_inverse=True)
     if pixels.shape[1] != len(numbers):
         raise IndexError(f"{path} has {pixels.shape[1]} of the {len(numbers)} frames asked for")
-    return pixels if np.array_equal(numbers, chosen) else pixels[:, torch.from_numpy(places)]
+    return pixels if np.array_equal(numbers, chosen) else pixels.index_select(1, torch.from_numpy(places))
 
 
 def jpegs(

@@ -152,6 +152,17 @@ def test_frames_may_be_thinned(listed: Path, tmp_path: Path) -> None:
     assert numbered.read(frames.numpy()) == list(range(0, LENGTHS[0], 4))
 
 
+def test_windows_of_a_list_are_packed_as_videos_of_their_own(listed: Path, tmp_path: Path) -> None:
+    """At 25 frames a second, 0.4 s are ten."""
+    windows = listed.with_name("windows.csv")
+    windows.write_text("v0.mp4,a,0.4,0.8\nv0.mp4,b,0.8,\nv4.mp4,a\n")
+    packed = pack(windows, tmp_path)
+    assert [video.name for video in packed.videos] == ["v0.mp4 [0.4-0.8 s]", "v0.mp4 [from 0.8 s]", "v4.mp4"]
+    assert [video.label for video in packed.videos] == [0, 1, 0]
+    shown = [numbered.read(video.frames(np.arange, 96, experiment().data).numpy()) for video in packed.videos]
+    assert shown == [list(range(10, 20)), list(range(20, LENGTHS[0])), list(range(LENGTHS[4]))]
+
+
 def test_a_broken_video_is_left_out_with_its_reason_and_keeps_its_place(packed: PackedIndex) -> None:
     assert len(packed.videos) == 6
     assert manifest_of(packed).bad == {"none.mp4": "Invalid data found when processing input"}
