@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_is_never_registered(trained: PlatformSettings, cap
 
     store = S3Store(trained, "second")
     older, newest = sorted({key.partition("/")[0] for key in store.list() if key.startswith("step-")})[-2:]
-    store._client.put_object(Bucket=store.bucket, Key=f"{store.prefix}{newest}/model.safetensors", Body=b"damaged")
+    store.client.put_object(Bucket=store.bucket, Key=f"{store.prefix}{newest}/model.safetensors", Body=b"damaged")
     register(trained, "second", name="careful")
     assert f"checkpoint {newest} is damaged and passed over" in caplog.text
     (version,) = mlflow.MlflowClient().search_model_versions("name='careful'")

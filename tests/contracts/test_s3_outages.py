@@ -189,7 +189,7 @@ def test_a_process_whose_run_was_taken_over_stops_at_its_next_save(
 def test_a_pointer_whose_answer_was_lost_is_recognised_as_ones_own(store: S3Store) -> None:
     """The write arrived, the answer did not: trying again finds the precondition broken by oneself."""
     store.point("latest", "1")
-    store._client.put_object(Bucket=store.bucket, Key=store.prefix + "latest", Body=b"2")  # as the lost attempt did
+    store.client.put_object(Bucket=store.bucket, Key=store.prefix + "latest", Body=b"2")  # as the lost attempt did
     store.point("latest", "2")
     store.point("latest", "3")
     assert store.read("latest") == "3"

@@ -149,7 +149,7 @@ def test_fresh_credentials_are_taken_when_they_appear(
 ) -> None:
     save(checkpoints, 1)
     uploads.flush(300)
-    good = store._client._request_signer._credentials.secret_key
+    good = store.client._request_signer._credentials.secret_key
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "replaced")
     with refusing(proxy, EXPIRED, 0.3):
         save(checkpoints, 2)
