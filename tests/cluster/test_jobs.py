@@ -214,7 +214,7 @@ def test_a_cancelled_job_saves_and_its_damaged_checkpoints_are_passed_over(platf
     assert run.info.status == "KILLED"
 
     store = open_store(platform, "damaged")
-    client, where = store._client, {"Bucket": store.bucket, "Key": f"{store.prefix}{flipped}/training.pt"}
+    client, where = store.client, {"Bucket": store.bucket, "Key": f"{store.prefix}{flipped}/training.pt"}
     content = bytearray(client.get_object(**where)["Body"].read())
     content[len(content) // 2] ^= 1
     client.put_object(**where, Body=bytes(content))
