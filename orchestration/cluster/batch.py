@@ -65,7 +65,7 @@ class BatchJobs:
         if not any(
             each.status == "True" and each.type in {"Complete", "Failed"} for each in there.status.conditions or []
         ):
-            raise NameInUseError(f"{name} is at work in {self._namespace} already")
+            raise NameInUseError(f"the Job {name} is at work in {self._namespace} already")
         self._batch.delete_namespaced_job(name, self._namespace, propagation_policy="Foreground")
         deadline = time.monotonic() + _GONE_S
         while self._job(name) is not None:

@@ -122,7 +122,7 @@ def test_two_hundred_trials_are_accounted_for_and_watched_not_polled(
     with requests() as asked:
         controller.run(lambda controller: None, Interrupts())
     with capsys.disabled():
-        print(f"\n  {TRIALS} trials in {controller.spent.active_s:.0f} s; PyTorchJob requests: {dict(asked)}")
+        print(f"\n  {TRIALS} trials in {controller.books.spent.active_s:.0f} s; PyTorchJob requests: {dict(asked)}")
 
     trials = study.trials()
     assert [trial.number for trial in trials] == list(range(TRIALS))

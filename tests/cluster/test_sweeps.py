@@ -159,7 +159,7 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
     assert "everest-sweep status inside shows how it goes" in said
     again = sweep.start(*arguments, log=log, EVEREST_GPUS="1")
     assert again.wait(HANGS_S) == 1
-    assert "the controller sweep-inside is at work" in log.read_text()
+    assert "the Job sweep-inside is at work" in log.read_text()
 
     def has_numbers() -> bool:
         found = sweep.trials("inside", TrialState.RUNNING)
