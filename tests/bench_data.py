@@ -7,13 +7,12 @@ pipelines in turns, medians of the rounds. All cores: the decoding workers that 
 import argparse
 import json
 import os
-import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -124,7 +123,8 @@ def _on_one_core(raw: VideoIndex, packed: VideoIndex, remote: VideoIndex | None,
         def empty(number: int) -> Iterator[int]:
             for clips in from_s3(number):
                 yield clips
-                shutil.rmtree(folder / "cache/blocks", ignore_errors=True)
+                with suppress(FileNotFoundError):
+                    (folder / "cache/blocks").rename(Path(tempfile.mkdtemp(dir=folder)) / "blocks")
 
         def full(number: int) -> Iterator[int]:
             assert sum(from_s3(number))

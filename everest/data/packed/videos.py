@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -45,6 +45,7 @@ class PackedVideos(Sequence["PackedVideo"]):
         self.place, self.bad = place, bad
         self._table, self._paths, self._digest, self._labels = table, names, set_digest, labels
         self._requests = -1
+        self._pool: ThreadPoolExecutor | None = None
         self._rows = np.load(table, mmap_mode="r")
         self._names = np.memmap(names, np.uint8, "r") if names.stat().st_size else np.empty(0, np.uint8)
 
@@ -88,8 +89,8 @@ class PackedVideos(Sequence["PackedVideo"]):
         if self.place.requests > self._requests and len(wanted) > 1:  # else all has been here, of late
             self._requests = self.place.requests
             chosen = [(self[number], self[number].chosen(choice)) for number, choice in wanted.items()]
-            with ThreadPool(min(_AT_ONCE, len(chosen))) as pool:
-                pool.starmap(_bring, chosen)
+            self._pool = self._pool or ThreadPoolExecutor(_AT_ONCE)
+            list(self._pool.map(_bring, *zip(*chosen, strict=True)))
 
     def digest(self, start: Path, classes: Sequence[str]) -> str:
         """That of the whole set, wherever it lies."""
