@@ -18,7 +18,7 @@ from orchestration.block_cache import BlockCache
 from orchestration.s3 import S3Store
 from orchestration.settings import Bucket, PlatformSettings, bytes_of, check_argument
 
-_BLOCK = 2**19  # bytes that are read and kept together
+_BLOCK = 2**18  # bytes that are read and kept together
 _MOST_BLOCKS = 32  # of one request
 _AT_ONCE = 8  # requests
 _PART = 2**20  # bytes of a file that are summed at a time
