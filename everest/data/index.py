@@ -37,7 +37,6 @@ SUFFIXES = frozenset([
 ])  # fmt: skip
 
 _MOST_CLASSES = 1_000_000
-_AT_ONCE = 10_000
 _NUMBER = re.compile(r"\d+", re.ASCII)
 
 
