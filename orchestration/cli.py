@@ -115,7 +115,7 @@ def _pack(options: argparse.Namespace, settings: PlatformSettings, _: list[str])
         print(to_yaml(job), end="")
         return
     launcher = KubernetesLauncher(settings)
-    launcher.run_controller([job])
+    launcher.batch.run(job)
     print(
         f"{name} is submitted; kubectl -n {settings.namespace} logs -f job/{name} shows what it says", file=sys.stderr
     )

@@ -9,6 +9,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic import DynamicClient
 
 from everest.errors import EverestError
+from orchestration.cluster.errors import answered
 from orchestration.job import NameInUseError, UnknownJobError
 
 _GONE_S = 60
@@ -28,6 +29,7 @@ class BatchJobs:
         self._core, self._namespace = core, namespace
         self._batch = k8s.BatchV1Api(core.api_client)
 
+    @answered
     def run(self, job: dict[str, Any], needed: Sequence[dict[str, Any]] = ()) -> None:
         """Starts it, in place of one of that name that ended, with what it needs, which goes with it.
 
@@ -40,6 +42,7 @@ class BatchJobs:
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": made.metadata.uid}
         self._apply([{**each, "metadata": {**each["metadata"], "ownerReferences": [owner]}} for each in needed])
 
+    @answered
     def parts(self, name: str) -> Parts:
         """Raises UnknownJobError."""
         job = self._job(name)

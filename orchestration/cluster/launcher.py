@@ -82,7 +82,6 @@ class KubernetesLauncher:
     def gpus(self) -> int:
         return self.settings.gpus * self.settings.nodes
 
-    @answered
     def run_controller(self, objects: Sequence[dict[str, Any]]) -> None:
         """Starts the Job that comes last and what it needs, which goes with it. Raises NameInUseError while it runs."""
         *needed, job = objects

@@ -19,9 +19,9 @@ from kubeflow.training import (
 from kubernetes import client as k8s
 
 from everest.errors import UsageError
-from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, to_tree
+from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, scratch_volumes, to_tree
 from orchestration.cluster.reach import require_named_bucket, require_reachable
-from orchestration.job import SETTINGS_FOLDER, WORKDIR, JobSpec
+from orchestration.job import SETTINGS_FOLDER, JobSpec
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
@@ -88,7 +88,7 @@ def controller_pod(
     name: str, labels: Mapping[str, str],
 ) -> dict[str, Any]:  # fmt: skip
     """The pod template of what starts jobs itself, with the ConfigMap of that name."""
-    empty = k8s.V1EmptyDirVolumeSource
+    scratch, scratch_mounts = scratch_volumes()
     made = container(
         settings,
         command=command,
@@ -97,14 +97,12 @@ def controller_pod(
         resources=k8s.V1ResourceRequirements(requests={"cpu": "100m", "memory": "1Gi"}, limits={"memory": "4Gi"}),
         mounts=[
             k8s.V1VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True),
-            k8s.V1VolumeMount(name="work", mount_path=WORKDIR),
-            k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),
+            *scratch_mounts,
         ],
     )
     volumes = [
         k8s.V1Volume(name="settings", config_map=k8s.V1ConfigMapVolumeSource(name=name)),
-        k8s.V1Volume(name="work", empty_dir=empty()),
-        k8s.V1Volume(name="tmp", empty_dir=empty()),
+        *scratch,
     ]
     account = settings.sweep_account or name
     template = pod_template(settings, made, volumes, labels, {}, service_account=account, token=True, restart="Never")
@@ -178,17 +176,15 @@ def _cores(quantity: str) -> int:
 
 
 def _volumes(spec: JobSpec, settings: PlatformSettings) -> tuple[list[k8s.V1Volume], list[k8s.V1VolumeMount]]:
-    empty = k8s.V1EmptyDirVolumeSource
+    scratch, scratch_mounts = scratch_volumes()
     volumes = [
         k8s.V1Volume(name="experiment", config_map=k8s.V1ConfigMapVolumeSource(name=spec.name)),
-        k8s.V1Volume(name="work", empty_dir=empty()),
-        k8s.V1Volume(name="tmp", empty_dir=empty()),
-        k8s.V1Volume(name="shm", empty_dir=empty(medium="Memory", size_limit=settings.shm)),
+        *scratch,
+        k8s.V1Volume(name="shm", empty_dir=k8s.V1EmptyDirVolumeSource(medium="Memory", size_limit=settings.shm)),
     ]
     mounts = [
         k8s.V1VolumeMount(name="experiment", mount_path=SETTINGS_FOLDER, read_only=True),
-        k8s.V1VolumeMount(name="work", mount_path=WORKDIR),
-        k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),
+        *scratch_mounts,
         k8s.V1VolumeMount(name="shm", mount_path="/dev/shm"),
     ]
     if data := data_volume(settings):

@@ -10,9 +10,16 @@ from kubernetes import client as k8s
 from everest.errors import EverestError, UsageError
 from orchestration.cluster.launcher import KubernetesLauncher
 from orchestration.cluster.manifest import LABELS
-from orchestration.cluster.pods import CONTAINER, WRITABLE, container, data_volume, pod_template, to_tree
+from orchestration.cluster.pods import (
+    CONTAINER,
+    WRITABLE,
+    container,
+    data_volume,
+    pod_template,
+    scratch_volumes,
+    to_tree,
+)
 from orchestration.cluster.reach import require_reachable
-from orchestration.job import WORKDIR
 from orchestration.settings import PlatformSettings
 
 _ATTEMPTS = 3  # of a part, beside the first
@@ -27,12 +34,7 @@ def packing_job(name: str, parts: int, arguments: Sequence[str], settings: Platf
             f"{' '.join(arguments[:2])}: pods find neither; give addresses as s3://BUCKET/PREFIX, or say with "
             "EVEREST_DATA (--data) which volume holds them"
         )
-    empty = k8s.V1EmptyDirVolumeSource
-    volumes = [k8s.V1Volume(name="work", empty_dir=empty()), k8s.V1Volume(name="tmp", empty_dir=empty())]
-    mounts = [
-        k8s.V1VolumeMount(name="work", mount_path=WORKDIR),
-        k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),
-    ]
+    volumes, mounts = scratch_volumes()
     if data := data_volume(settings, writable=True):
         volumes.append(data[0])
         mounts.append(data[1])

@@ -95,6 +95,15 @@ def pod_template(
     return patched(template, settings)
 
 
+def scratch_volumes() -> tuple[list[k8s.V1Volume], list[k8s.V1VolumeMount]]:
+    """What a pod may write to: its work folder and /tmp."""
+    places = {"work": WORKDIR, "tmp": "/tmp"}
+    return (
+        [k8s.V1Volume(name=name, empty_dir=k8s.V1EmptyDirVolumeSource()) for name in places],
+        [k8s.V1VolumeMount(name=name, mount_path=path) for name, path in places.items()],
+    )
+
+
 def data_volume(settings: PlatformSettings, writable: bool = False) -> tuple[k8s.V1Volume, k8s.V1VolumeMount] | None:
     """The volume of videos, and where a pod finds it. Raises UsageError."""
     if not settings.data:
