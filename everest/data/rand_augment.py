@@ -16,7 +16,8 @@ from timm.data import auto_augment as timm
 from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from torch import Tensor
 
-from everest.data.resampling import A_HAIR, affine, blurred, sharpened
+from everest.data.resampling import A_HAIR, blurred, sharpened, turned
+from everest.data.sliding import along_columns, along_rows
 
 Operation = Callable[..., Tensor]
 
@@ -75,25 +76,30 @@ def _auto_contrast(frame: Tensor) -> Tensor:
 
 def equalize(clip: Tensor, **_: Any) -> Tensor:
     """Each frame's and colour's values spread so that all are about equally frequent."""
-    tables_of = (256 * torch.arange(3, dtype=torch.int32)).repeat(clip.shape[1] * clip.shape[2])
-    return torch.stack([_equalize(frame, tables_of) for frame in clip])
+    table_of = (256 * torch.arange(3, dtype=torch.int32)).repeat(clip.shape[1] * clip.shape[2])
+    places = [frame.view(-1) + table_of for frame in clip]
+    tables = _equal_tables(torch.stack([torch.bincount(place, minlength=3 * 256).view(3, 256) for place in places]))
+    changed = [table.view(-1).index_select(0, place) for place, table in zip(places, tables, strict=True)]
+    return torch.stack(changed).view_as(clip)
 
 
-def _equalize(frame: Tensor, tables_of: Tensor) -> Tensor:
-    places = frame.view(-1) + tables_of
-    counts = torch.bincount(places, minlength=3 * 256).view(3, 256)
-    below = counts.cumsum(1) - counts
-    brightest = counts.gather(1, 255 - (counts.flip(1) > 0).int().argmax(1, keepdim=True))
-    step = (counts.sum(1, keepdim=True) - brightest) // 255
+def _equal_tables(counts: Tensor) -> Tensor:
+    """PIL's, for (T, 3, 256) of how often each value is there: uint8 of that shape."""
+    below = counts.cumsum(-1) - counts
+    brightest = counts.gather(-1, 255 - (counts.flip(-1) > 0).int().argmax(-1, keepdim=True))
+    step = (counts.sum(-1, keepdim=True) - brightest) // 255
     tables = torch.where(step > 0, (below + step // 2) // step.clamp(min=1), torch.arange(256))
-    return tables.clamp(max=255).to(torch.uint8).view(-1).index_select(0, places).view_as(frame)
+    return tables.clamp(max=255).to(torch.uint8)
 
 
 def color(clip: Tensor, factor: float, **_: Any) -> Tensor:
     """From grey (0) over the clip (1) to more colour than it has."""
     mixing = (factor * torch.eye(3) + (1 - factor) * _LUMINANCE[:, None]) * (1 + A_HAIR)
-    changed = torch.empty_like(clip)
-    for frame, out in zip(clip, changed.numpy(), strict=True):
+    together = math.gcd(4, clip[0].numel() // 3)  # pixels: matrices of 3 x 3 are too small to be multiplied fast
+    mixing, changed = torch.block_diag(*[mixing] * together), torch.empty_like(clip)
+    for frame, out in zip(
+        clip.view(len(clip), -1, len(mixing)), changed.view(len(clip), -1, len(mixing)).numpy(), strict=True
+    ):
         out[:] = (frame.float() @ mixing).clamp_(0, 255).numpy()
     return changed
 
@@ -123,21 +129,29 @@ def gaussian_blur_rand(clip: Tensor, factor: float, **_: Any) -> Tensor:
     return blurred(clip, random.uniform(0.1, 2.0 * factor))
 
 
-def moved(matrix: Callable[[float, int, int], tuple[float, ...]]) -> Operation:
-    """An operation that moves pixels: ``matrix`` of its level, the width and the height, as PIL has it."""
+def moved(move: Callable[..., Tensor]) -> Operation:
+    """An operation that moves pixels: ``move(clip, level, bicubic, fill)``."""
 
     def on_clip(clip: Tensor, level: float, fillcolor: tuple[int, ...], resample: tuple[int, ...]) -> Tensor:
-        _, H, W, _ = clip.shape
-        return affine(clip, matrix(level, W, H), random.choice(resample) == Image.Resampling.BICUBIC, fillcolor)
+        return move(clip, level, random.choice(resample) == Image.Resampling.BICUBIC, fillcolor)
 
     return on_clip
 
 
-def _rotation(degrees: float, width: int, height: int) -> tuple[float, ...]:
-    """Counterclockwise, about the middle."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    x, y = width / 2, height / 2
-    return cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y
+def shear_x(clip: Tensor, factor: float, *how: Any) -> Tensor:
+    return along_rows(clip, factor * (np.arange(clip.shape[1]) + 0.5), *how)
+
+
+def shear_y(clip: Tensor, factor: float, *how: Any) -> Tensor:
+    return along_columns(clip, factor * (np.arange(clip.shape[2]) + 0.5), *how)
+
+
+def translate_x(clip: Tensor, pixels: float, *how: Any) -> Tensor:
+    return along_rows(clip, np.full(clip.shape[1], float(pixels)), *how)
+
+
+def translate_y(clip: Tensor, pixels: float, *how: Any) -> Tensor:
+    return along_columns(clip, np.full(clip.shape[2], float(pixels)), *how)
 
 
 ON_CLIPS: dict[Callable[..., Image.Image], Operation] = {
@@ -154,11 +168,11 @@ ON_CLIPS: dict[Callable[..., Image.Image], Operation] = {
     timm.sharpness: sharpness,
     timm.gaussian_blur: gaussian_blur,
     timm.gaussian_blur_rand: gaussian_blur_rand,
-    timm.rotate: moved(_rotation),
-    timm.shear_x: moved(lambda factor, W, H: (1, factor, 0, 0, 1, 0)),
-    timm.shear_y: moved(lambda factor, W, H: (1, 0, 0, factor, 1, 0)),
-    timm.translate_x_abs: moved(lambda pixels, W, H: (1, 0, pixels, 0, 1, 0)),
-    timm.translate_y_abs: moved(lambda pixels, W, H: (1, 0, 0, 0, 1, pixels)),
-    timm.translate_x_rel: moved(lambda share, W, H: (1, 0, share * W, 0, 1, 0)),
-    timm.translate_y_rel: moved(lambda share, W, H: (1, 0, 0, 0, 1, share * H)),
+    timm.rotate: moved(turned),
+    timm.shear_x: moved(shear_x),
+    timm.shear_y: moved(shear_y),
+    timm.translate_x_abs: moved(translate_x),
+    timm.translate_y_abs: moved(translate_y),
+    timm.translate_x_rel: moved(lambda clip, share, *how: translate_x(clip, share * clip.shape[2], *how)),
+    timm.translate_y_rel: moved(lambda clip, share, *how: translate_y(clip, share * clip.shape[1], *how)),
 }
