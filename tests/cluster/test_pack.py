@@ -1,5 +1,6 @@
-"""A set packed by pods that share the work, into S3, and a job that learns from it."""
+"""A set packed by pods that share the work, into S3 or onto the data volume, and jobs that learn from it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,17 @@ from tests.services import BUCKET, HANGS_S, until
 pytestmark = pytest.mark.filterwarnings("ignore")  # boto3 warns of itself
 
 
+@pytest.fixture(scope="module")
+def here(platform: Platform, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set as one process makes it here."""
+    out = tmp_path_factory.mktemp("packed") / "here"
+    done = platform.everest("data", "pack", videos / "train.csv", out, "--short-side", 32)
+    assert done.code == 0, done.err
+    return out
+
+
 def test_pods_share_the_packing_one_is_killed_and_a_job_learns_from_the_set(
-    platform: Platform, videos: Path, tmp_path: Path
+    platform: Platform, here: Path, tmp_path: Path
 ) -> None:
     """Its bytes are those of a packing by one process here."""
     address = f"s3://{BUCKET}/{platform.prefix}/sets/train"
@@ -26,8 +36,6 @@ def test_pods_share_the_packing_one_is_killed_and_a_job_learns_from_the_set(
     assert f"pack-train is submitted; kubectl -n {platform.namespace} logs -f job/pack-train shows" in said
     assert f"{address} is packed" in said
 
-    here = platform.everest("data", "pack", videos / "train.csv", tmp_path / "here", "--short-side", 32)
-    assert here.code == 0, here.err
     checked = platform.everest("data", "check", address)
     assert checked.out.startswith("64 videos, 0 left out, 8 classes, 512 frames")
     assert "0 of" in checked.out
@@ -35,7 +43,7 @@ def test_pods_share_the_packing_one_is_killed_and_a_job_learns_from_the_set(
         for setting in ("EVEREST_S3_ENDPOINT", "EVEREST_S3_BUCKET"):
             patch.setenv(setting, platform.environment[setting])
         patch.setenv("EVEREST_CACHE", str(tmp_path / "cache"))
-        assert read_packed(address).digest() == read_packed(tmp_path / "here").digest()
+        assert read_packed(address).digest() == read_packed(here).digest()
 
     again = platform.jobs(*command, "--wait")
     assert again.code == 0, again.err
@@ -45,6 +53,27 @@ def test_pods_share_the_packing_one_is_killed_and_a_job_learns_from_the_set(
     )  # fmt: skip
     assert done.code == 0, done.err
     assert logged_steps(platform, "on-packed") == list(range(2, 21, 2))
+
+
+def test_pods_pack_onto_the_volume_that_they_read_from_and_a_job_learns_from_it(
+    platform: Platform, here: Path, videos: Path, tmp_path: Path
+) -> None:
+    volume = tmp_path / "volume"
+    shutil.copytree(videos, volume)
+    volume.chmod(0o777)  # pods are not root
+    command = ("pack", "/data/train.csv", "/data/sets/volume", "--parts", 2, "--short-side", 32, "--workers", 1)
+    packed = platform.jobs(*command, "--wait", EVEREST_DATA=str(volume))
+    assert packed.code == 0, packed.err
+    assert "/data/sets/volume is packed" in packed.err
+    assert read_packed(volume / "sets/volume").digest() == read_packed(here).digest()
+    checked = platform.everest("data", "check", volume / "sets/volume")
+    assert (checked.code, "0 of" in checked.out) == (0, True)
+    done = platform.jobs(
+        "submit", "demo-pretrain", "--name", "on-volume", *tiny(4), "--data.train", "/data/sets/volume", "--wait",
+        EVEREST_GPUS="1", EVEREST_DATA=str(volume),
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert logged_steps(platform, "on-volume") == [2, 4]
 
 
 def test_a_packing_that_cannot_succeed_says_why(platform: Platform) -> None:
