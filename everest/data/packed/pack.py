@@ -94,6 +94,7 @@ class Packing:
     def __post_init__(self) -> None:
         self.bad = BadVideos(len(self.source.index.videos), self.max_bad)
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._there: set[str] = set()  # in the shards' folder, as far as is known
 
     @property
     def shards(self) -> int:
@@ -106,9 +107,8 @@ class Packing:
 
     @property
     def missing(self) -> int:
-        """Shards that are not there yet."""
-        there = set(self.out.names("shards"))
-        return sum(piece_of(shard) not in there for shard in range(self.shards))
+        """Shards that are not there yet, as far as is known: others may be making them."""
+        return sum(piece_of(shard) not in self._there for shard in range(self.shards))
 
     @property
     def ours(self) -> range:
@@ -138,10 +138,10 @@ class Packing:
             self._pack(workers)
 
     def _pack(self, workers: int) -> None:
-        there = set(self.out.names("shards"))
+        self._look()
         missing = []
         for shard in self.ours:
-            if piece_of(shard) in there:
+            if piece_of(shard) in self._there:
                 piece = self._piece(shard)
                 self.bad.add({self._item(number).name: reason for number, reason in piece.bad.items()})
                 self.advance(len(self.videos_of(shard)))
@@ -159,6 +159,8 @@ class Packing:
         """Says what all shards are together; None where some are still missing."""
         if (text := self.out.text(MANIFEST)) is not None:
             return Manifest.parse(text, self.out.address)
+        if self.missing:
+            self._look()
         if self.missing:
             return None
         with self.out.alone("finish"):
@@ -204,6 +206,10 @@ class Packing:
                 map(self._item, self.videos_of(shard)), self.how, tar, frames, self.time_limit, self._said
             )
         self._put(piece_of(shard), piece.text())
+        self._there.add(piece_of(shard))
+
+    def _look(self) -> None:
+        self._there = set(self.out.names("shards"))
 
     def _said(self, item: Item, reason: str | None) -> None:
         with self._lock:
