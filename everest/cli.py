@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("figures", _figures, "draw what a model keeps, sees and reconstructs of a video")
     added.add_argument("model", type=Path, nargs="?", help="a run's folder, or an exported model (the newest run)")
-    added.add_argument("--video", type=Path, nargs="+", required=True, help="videos, or folders of them")
+    added.add_argument("--video", nargs="+", required=True, help="videos, folders of them, or packed sets")
     added.add_argument("--out", type=Path, metavar="FOLDER", help="default: figures/ in the model's folder")
 
     added = command("doctor", _doctor, "check what this environment has and lacks: GPUs, cluster, S3, MLflow, database")
@@ -225,26 +225,37 @@ def _doctor(options: argparse.Namespace, rest: list[str]) -> None:
 def _figures(options: argparse.Namespace, rest: list[str]) -> None:
     nothing_left(rest)
     from everest.data.decode import DecodeError
-    from everest.data.index import VideoFile, read_files
     from everest.export import load_model
     from everest.figures import distinct_names, draw
 
     model = options.model or _newest_run()
     exported = load_model(model)
-    videos: list[Path] = []
-    for path in options.video:
-        videos += [video.path for video in read_files(path).videos] if path.is_dir() else [path]
+    videos = {path: video for given in options.video for path, video in _videos_at(given)}
     folder = options.out or model / "figures"
-    names, failed = distinct_names(videos, folder), 0
-    for video in videos:
+    names, failed = distinct_names(list(videos), folder), 0
+    for path, video in videos.items():
         try:
-            pictures = draw(exported, VideoFile(video, None), folder, names[video])
+            pictures = draw(exported, video, folder, names[path], path)
         except (DecodeError, EverestError) as error:
             failed += 1
-            print(f"everest: {_naming(video, error)}", file=sys.stderr)
+            print(f"everest: {_naming(path, error)}", file=sys.stderr)
             continue
         print(*pictures, sep="\n")
     _all_done(failed, len(videos))
+
+
+def _videos_at(given: str) -> Iterator[tuple[Path, Any]]:
+    """A video, those of a folder, or those of a packed set; each with a path that tells it from others."""
+    from everest.data.index import VideoFile, read_files, read_packed
+    from everest.data.packed.manifest import is_packed
+
+    path = Path(given)
+    if is_packed(given):
+        yield from ((path / video.name, video) for video in read_packed(given).videos)
+    elif path.is_dir():
+        yield from ((video.path, video) for video in read_files(path).videos)
+    else:
+        yield path, VideoFile(path, None)
 
 
 def _newest_run() -> Path:

@@ -78,13 +78,16 @@ def _source(video: Path) -> str:
     return printable(os.path.abspath(video))
 
 
-def draw(exported: Exported, video: Video, folder: Path, name: str | None = None) -> list[Path]:
+def draw(
+    exported: Exported, video: Video, folder: Path, name: str | None = None, path: Path | None = None
+) -> list[Path]:
     """Writes a PNG (steps side by side) and a GIF (moving), by default named after the video; returns both.
 
-    A classifier has no reconstruction: it shows what it keeps. Raises DecodeError.
+    ``path`` says where the video is, if its name alone does not. A classifier has no reconstruction: it shows what it
+    keeps. Raises DecodeError.
     """
     panels = make_panels(exported, video)
-    path = Path(video.name)
+    path = path or Path(video.name)
     name = name or distinct_names([path], folder)[path]
     png, gif = folder / f"{name}.png", folder / f"{name}.gif"
     _write_png(png, panels, path)

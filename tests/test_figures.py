@@ -3,12 +3,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from everest.cli import command
 from everest.export import Exported, save_model
 from everest.model.registry import classifier
-from tests.conftest import tiny
+from tests.conftest import pack, tiny
 
 
 @pytest.fixture
@@ -49,3 +51,18 @@ def test_a_picture_of_nobody_knows_what_stays(model: Path, synthetic: Path, tmp_
     draw(model, out, synthetic / "videos/00016.mp4")
     assert (out / "00016.png").read_text() == "mine"
     assert {file.name for file in out.iterdir()} == {"00016.png", "00016.mp4.png", "00016.mp4.gif"}
+
+
+def test_videos_of_a_packed_set_are_drawn_as_those_it_was_made_from(
+    model: Path, synthetic: Path, tmp_path: Path
+) -> None:
+    out, listed = tmp_path / "drawn", tmp_path / "two.txt"
+    listed.write_text("\n".join(str(synthetic / f"videos/000{number}.mp4") for number in (16, 17)))
+    for name in ("one", "other"):
+        pack(listed, tmp_path / name)
+    draw(model, out, tmp_path / "one", tmp_path / "other")
+    assert len({file.name for file in out.iterdir()}) == 8
+    draw(model, tmp_path / "raw", synthetic / "videos/00016.mp4")
+    with Image.open(out / "00016.png") as packed, Image.open(tmp_path / "raw/00016.png") as raw:
+        assert packed.size == raw.size
+        assert np.abs(np.asarray(packed, float) - np.asarray(raw, float)).mean() < 3  # JPEG, and the title
