@@ -184,7 +184,7 @@ def _changed_data(begun: str, now: str, where: str) -> str:
 
 
 def _take_over(training: Training) -> Checkpoint | None:
-    """The checkpoint to continue from; in a fresh folder it brings the numbers up to it along."""
+    """The checkpoint to continue from, which brings the numbers up to it along."""
 
     def use(checkpoint: Checkpoint) -> None:
         try:
@@ -201,7 +201,7 @@ def _take_over(training: Training) -> Checkpoint | None:
     checkpoint = training.checkpoints.newest(use)
     if checkpoint:
         file = training.metrics_file
-        if not file.exists() and file.name in checkpoint.texts:
+        if file.name in checkpoint.texts:  # those here may lack what was done elsewhere since
             write_text(file, checkpoint.texts[file.name])
     training.checkpoints.take_over(checkpoint)
     return checkpoint

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -409,6 +410,16 @@ def test_another_number_of_processes_cannot_continue_a_run(synthetic: Path, tmp_
     checkpoints.save(saved.step + 1, saved.weights, {**saved.training, "processes": 2}, saved.texts)
     with pytest.raises(UsageError, match="begun with 2 processes and cannot go on with 1"):
         start(config, folder)
+
+
+def test_a_run_that_went_on_elsewhere_and_comes_back_has_all_its_numbers(synthetic: Path, tmp_path: Path) -> None:
+    """As pods of a job do, of which now one and now another has the first process."""
+    config, store = tiny("finetune", synthetic), tmp_path / "checkpoints"
+    start(config, tmp_path / "whole")
+    for here, step in (("a", 4), ("b", 8), ("a", STEPS + 1)):
+        with pytest.raises(Killed) if step <= STEPS else nullcontext():
+            start(config, tmp_path / here, KillAt(step, "train/loss"), store=store)
+    assert numbers(tmp_path / "a") == numbers(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
