@@ -25,9 +25,8 @@ from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.embed import TubeletEmbed
 from everest.model.frames import select_frames
-from everest.model.pixels import normalize
 from everest.model.redundancy import clip_importance
-from everest.model.targets import normalize_tubelets, tubelet_pixels
+from everest.model.targets import normalize_tubelets
 from everest.program import printable
 from everest.seeding import derived_seed
 
@@ -106,13 +105,13 @@ def make_panels(exported: Exported, video: Video) -> list[Panel]:
     model, config = exported.model, exported.config
     device = next(model.parameters()).device
     views = EvaluationViews(VideoIndex(Path(video.name), VideoFiles.of([]), ()), config, segments=1, crops=1)
-    clip = normalize(views.views(video).to(device))
+    clip = views.views(video).to(device)
     embed = model.patch_embed
     if config.frames.select:
         clip = select_frames(embed, clip, config.model.num_frames, config.frames, generator=None)
     tubelets = embed.cut(clip)
-    cells = _Cells(embed, clip.shape[2:])
-    pixels = cells.pixels(tubelet_pixels(tubelets.flatten(1, 2), embed.tubelet_size, embed.patch_size))
+    cells = _Cells(embed, clip.shape[1:4])
+    pixels = clip[0].cpu().numpy()
     importance = clip_importance(embed, tubelets, config.mask.distance)
     panels = [Panel("clip", pixels), Panel("importance", _heat(pixels, cells.map(importance)))]
 
@@ -129,7 +128,7 @@ def _reconstruction(
     generator = torch.Generator(clip.device).manual_seed(derived_seed("figures") % 2**63)
     kept_count = model.mask.counts(cells.tokens).kept
     out = model(clip, torch.rand(1, kept_count, generator=generator, device=clip.device))
-    truth = tubelet_pixels(tubelets.flatten(1, 2), cells.embed.tubelet_size, cells.embed.patch_size)
+    truth = cells.embed.pixels.unit(tubelets.flatten(1, 2)).unflatten(-1, (-1, 3))
     _, mean, deviation = normalize_tubelets(truth)
     guess = truth.clone()
     hidden = out.hidden[0]

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from everest.config import MaskConfig, ModelConfig
-from everest.model.embed import TubeletEmbed, sinusoid_positions
+from everest.model.embed import TubeletEmbed
+from everest.model.positions import Positions
 from everest.model.redundancy import clip_importance
 from everest.model.select import keep_important, split_kept, take
 from everest.model.targets import reconstruction_target
@@ -31,6 +32,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.patch_embed = TubeletEmbed(config)
+        self.positions = Positions(config.tokens, config.embed_dim)
         self.blocks = transformer_blocks(
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path
         )
@@ -38,7 +40,7 @@ class Encoder(nn.Module):
 
     def forward(self, tubelets_BLP: Tensor, visible_BV: Tensor) -> Tensor:
         x = self.patch_embed(take(tubelets_BLP, visible_BV))
-        x = x + sinusoid_positions(tubelets_BLP.shape[1], x.shape[-1], x.device)[visible_BV].to(x.dtype)
+        x = x + self.positions(visible_BV, tubelets_BLP.shape[1]).to(x.dtype)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -50,6 +52,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.decoder_embed_dim
+        self.positions = Positions(config.tokens, dim)
         self.blocks = transformer_blocks(dim, config.decoder_depth, config.decoder_num_heads, config.mlp_ratio)
         self.norm = LayerNorm(dim)
         self.head = nn.Linear(dim, 3 * config.tubelet_size * config.patch_size**2)
@@ -78,14 +81,14 @@ class PretrainModel(nn.Module):
     def patch_embed(self) -> TubeletEmbed:
         return self.encoder.patch_embed
 
-    def forward(self, video: Tensor, noise: Tensor | None = None) -> PretrainOutput:
-        """Reconstructs what is kept but hidden of normalised clips (B, 3, T, H, W).
+    def forward(self, clips: Tensor, noise: Tensor | None = None) -> PretrainOutput:
+        """Reconstructs what is kept but hidden of clips, uint8 (B, T, H, W, 3) or normalised (B, 3, T, H, W).
 
         ``noise`` (B, K), uniform, decides which kept tokens are visible; None draws it. Only visible
         tokens are embedded with gradient, and only hidden ones get targets. Raises ValueError where
         the clip does not divide into tubelets or is too small for the ratios.
         """
-        tubelets = self.patch_embed.cut(video)
+        tubelets = self.patch_embed.cut(clips)
         counts = self.mask.counts(tubelets.shape[1] * tubelets.shape[2])
         kept = keep_important(clip_importance(self.patch_embed, tubelets, self.mask.distance), counts.kept)
         if noise is None:
@@ -94,17 +97,16 @@ class PretrainModel(nn.Module):
 
         tubelets_BLP = tubelets.flatten(1, 2)
         prediction = self.reconstruct(tubelets_BLP, visible, hidden)
-        target = reconstruction_target(
-            take(tubelets_BLP, hidden), self.patch_embed.tubelet_size, self.patch_embed.patch_size
-        )
+        target = reconstruction_target(self.patch_embed.pixels.unit(take(tubelets_BLP, hidden)))
         return PretrainOutput(F.mse_loss(prediction.float(), target), prediction, target, kept, visible, hidden)
 
     def reconstruct(self, tubelets_BLP: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> Tensor:
         """Predicts the normalised pixels of the hidden tokens from the visible ones: (B, M, P)."""
         x_BVD = self.encoder_to_decoder(self.encoder(tubelets_BLP, visible_BV))
-        positions = sinusoid_positions(tubelets_BLP.shape[1], x_BVD.shape[-1], x_BVD.device).to(x_BVD.dtype)
-        mask_BMD = self.mask_token.to(x_BVD.dtype) + positions[hidden_BM]
-        return self.decoder(torch.cat([x_BVD + positions[visible_BV], mask_BMD], dim=1), hidden_BM.shape[1])
+        mask_BMD = self.mask_token.expand(*hidden_BM.shape, -1).to(x_BVD.dtype)
+        index_BK = torch.cat([visible_BV, hidden_BM], dim=1)
+        positions_BKD = self.decoder.positions(index_BK, tubelets_BLP.shape[1]).to(x_BVD.dtype)
+        return self.decoder(torch.cat([x_BVD, mask_BMD], dim=1) + positions_BKD, hidden_BM.shape[1])
 
 
 def _initialize(module: nn.Module) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from everest.config import Distance, ModelConfig, token_count
-from everest.model.embed import TubeletEmbed, sinusoid_positions
+from everest.model.embed import TubeletEmbed
+from everest.model.positions import Positions
 from everest.model.redundancy import clip_importance
 from everest.model.select import keep_important, take
 from everest.model.vit import LayerNorm, transformer_blocks
@@ -20,6 +21,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.config, self.keep_ratio, self.distance = config, keep_ratio, distance
         self.patch_embed = TubeletEmbed(config)
+        self.positions = Positions(config.tokens, config.embed_dim)
         self.blocks = transformer_blocks(
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path
         )
@@ -28,13 +30,13 @@ class Classifier(nn.Module):
         self.apply(_initialize)
         self.head.weight.data.mul_(0.001)
 
-    def forward(self, video: Tensor) -> Tensor:
-        """Normalised clips (B, 3, T, H, W) -> logits (B, classes)."""
-        tubelets = self.patch_embed.cut(video)
+    def forward(self, clips: Tensor) -> Tensor:
+        """Clips, uint8 (B, T, H, W, 3) or normalised (B, 3, T, H, W) -> logits (B, classes)."""
+        tubelets = self.patch_embed.cut(clips)
         kept = self.keep(tubelets)
         tubelets_BLP = tubelets.flatten(1, 2)
         x = self.patch_embed(take(tubelets_BLP, kept))
-        x = x + sinusoid_positions(tubelets_BLP.shape[1], x.shape[-1], x.device)[kept].to(x.dtype)
+        x = x + self.positions(kept, tubelets_BLP.shape[1]).to(x.dtype)
         for block in self.blocks:
             x = block(x)
         return self.head(self.fc_norm(x.mean(dim=1)))

@@ -17,12 +17,12 @@ def gflops_per_clip(model: PretrainModel | Classifier, config: Experiment) -> fl
     device = model.patch_embed.proj.weight.device
     m, training = config.model, model.training
     frames = config.frames.candidates(m.num_frames, m.tubelet_size)
-    video = torch.zeros(1, 3, frames, m.image_size, m.image_size, device=device)
+    clip = torch.zeros(1, frames, m.image_size, m.image_size, 3, dtype=torch.uint8, device=device)
     counter = FlopCounterMode(display=False)
     model.eval()
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []), counter:
         if config.frames.select:
-            video = select_frames(model.patch_embed, video, m.num_frames, config.frames, None)
-        model(video)
+            clip = select_frames(model.patch_embed, clip, m.num_frames, config.frames, None)
+        model(clip)
     model.train(training)
     return counter.get_total_flops() / 2 / 1e9

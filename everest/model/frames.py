@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 from everest.config import FramesConfig, token_count
 from everest.model.embed import TubeletEmbed
 from everest.model.redundancy import clip_importance
-from everest.model.select import keep_important
+from everest.model.select import keep_important, take
 
 
 def count_kept(importance: Tensor, keep_ratio: float) -> Tensor:
@@ -33,16 +33,14 @@ def choose_steps(counts_BS: Tensor, steps: int, generator: Generator | None) -> 
 
 
 def select_frames(
-    embed: TubeletEmbed, video: Tensor, frames: int, config: FramesConfig, generator: Generator | None
+    embed: TubeletEmbed, clips: Tensor, frames: int, config: FramesConfig, generator: Generator | None
 ) -> Tensor:
-    """Keeps the most informative ``frames`` of longer clips: (B, 3, T', H, W) -> (B, 3, T, H, W).
+    """Keeps the most informative ``frames`` of longer clips: uint8 (B, T', H, W, 3) -> (B, T, H, W, 3).
 
     Works on the clips' device and draws from ``generator``, which lives there too; None in evaluation.
     """
-    B, C, long, H, W = video.shape
+    B, long, H, W, _ = clips.shape
     tubelet = embed.tubelet_size
-    importance = clip_importance(embed, embed.cut(video), config.distance)
+    importance = clip_importance(embed, embed.cut(clips), config.distance)
     steps = choose_steps(count_kept(importance, config.keep_ratio), frames // tubelet, generator)
-    by_step = video.reshape(B, C, long // tubelet, tubelet * H * W)
-    index = steps[:, None, :, None].expand(-1, C, -1, by_step.shape[-1])
-    return by_step.gather(2, index).reshape(B, C, frames, H, W)
+    return take(clips.reshape(B, long // tubelet, -1), steps).reshape(B, frames, H, W, 3)

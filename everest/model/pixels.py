@@ -2,21 +2,32 @@
 
 import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def normalize(frames: Tensor) -> Tensor:
-    """uint8 (B, T, H, W, 3) as decoded -> float (B, 3, T, H, W), ImageNet-normalised, on the same device."""
-    mean, std = _statistics(frames.device)
-    video = frames.permute(0, 4, 1, 2, 3).float().div_(255)
-    return video.sub_(mean[:, None, None, None]).div_(std[:, None, None, None])
+class Pixels(nn.Module):
+    """Turns rows of ``values`` numbers, channels last, into what is needed of them.
 
+    Rows are uint8 as stored, or floats that are normalised already. The statistics are buffers that no
+    checkpoint holds, as long as a row, so that nothing is broadcast three by three.
+    """
 
-def unnormalize(patches: Tensor) -> Tensor:
-    """Normalised tubelets (B, M, 3, t, y, x) -> the same in [0, 1]."""
-    mean, std = _statistics(patches.device)
-    return patches.float() * std[:, None, None, None] + mean[:, None, None, None]
+    mean: Tensor
+    deviation: Tensor
 
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).repeat(values // 3), persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEFAULT_STD).repeat(values // 3), persistent=False)
 
-def _statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(IMAGENET_DEFAULT_MEAN, device=device), torch.tensor(IMAGENET_DEFAULT_STD, device=device)
+    def normalized(self, rows: Tensor) -> Tensor:
+        """(..., values) as the network takes them."""
+        if rows.dtype != torch.uint8:
+            return rows
+        return rows.float().div_(255).sub_(self.mean).div_(self.deviation)
+
+    def unit(self, rows: Tensor) -> Tensor:
+        """(..., values) in [0, 1], float32."""
+        if rows.dtype == torch.uint8:
+            return rows.float().div_(255)
+        return rows.float() * self.deviation + self.mean

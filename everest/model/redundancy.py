@@ -15,21 +15,30 @@ def token_importance(embeddings: Tensor, distance: Distance = "l2") -> Tensor:
     second's importance; a clip of a single step has none at all, and all its tokens weigh the same.
     """
     current = embeddings.detach().float()
-    if current.shape[1] == 1:
-        return torch.zeros_like(current[..., 0])
     before, after = current[:, :-1], current[:, 1:]
-    match distance:
-        case "l2":
-            change = torch.linalg.vector_norm(after - before, dim=-1)
-        case "l1":
-            change = torch.linalg.vector_norm(after - before, ord=1, dim=-1)
-        case "cosine":
-            change = 1 - F.cosine_similarity(after, before, dim=-1)
-        case _:
-            raise ValueError(f"distance {distance!r} is not l2, l1 or cosine")
-    return torch.cat([change[:, :1], change], dim=1)
+    if distance == "cosine":
+        return _for_all_steps(1 - F.cosine_similarity(after, before, dim=-1))
+    return _for_all_steps(_length(after - before, distance))
 
 
 def clip_importance(embed: TubeletEmbed, tubelets: Tensor, distance: Distance) -> Tensor:
     """Importance of every tubelet of a clip, before positions are added: (B, S, N, P) -> (B, S, N)."""
-    return token_importance(embed.exact(tubelets), distance)
+    if distance == "cosine":  # the only one that asks for more than what changes
+        return token_importance(embed.exact(tubelets), distance)
+    return _for_all_steps(_length(embed.changes(tubelets), distance))
+
+
+def _length(change: Tensor, distance: Distance) -> Tensor:
+    match distance:
+        case "l2":
+            return torch.linalg.vector_norm(change, dim=-1)
+        case "l1":
+            return torch.linalg.vector_norm(change, ord=1, dim=-1)
+        case _:
+            raise ValueError(f"distance {distance!r} is not l2, l1 or cosine")
+
+
+def _for_all_steps(change: Tensor) -> Tensor:
+    """(B, S-1, N) -> (B, S, N)."""
+    B, others, N = change.shape
+    return torch.cat([change[:, :1], change], dim=1) if others else change.new_zeros(B, 1, N)

@@ -2,15 +2,6 @@
 
 from torch import Tensor
 
-from everest.model.pixels import unnormalize
-
-
-def tubelet_pixels(tubelets_BMP: Tensor, tubelet_size: int, patch_size: int) -> Tensor:
-    """Normalised tubelets (B, M, P) in (channel, time, y, x) order -> pixels in [0, 1], (B, M, t*y*x, 3)."""
-    B, M, _ = tubelets_BMP.shape
-    pixels = unnormalize(tubelets_BMP.reshape(B, M, 3, tubelet_size, patch_size, patch_size))
-    return pixels.permute(0, 1, 3, 4, 5, 2).reshape(B, M, -1, 3)
-
 
 def normalize_tubelets(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Per tubelet and channel: (B, M, t*y*x, 3) -> the same with mean 0 and deviation 1, the mean, the deviation.
@@ -22,6 +13,6 @@ def normalize_tubelets(pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (pixels - mean) / deviation, mean, deviation
 
 
-def reconstruction_target(tubelets_BMP: Tensor, tubelet_size: int, patch_size: int) -> Tensor:
-    """(B, M, P) as cut -> the target (B, M, P), each tubelet flattened as (time, y, x, channel)."""
-    return normalize_tubelets(tubelet_pixels(tubelets_BMP, tubelet_size, patch_size))[0].flatten(2)
+def reconstruction_target(unit_BMP: Tensor) -> Tensor:
+    """Tubelets (B, M, P) with pixels in [0, 1] -> the target (B, M, P), in the same (time, y, x, channel) order."""
+    return normalize_tubelets(unit_BMP.unflatten(-1, (-1, 3)))[0].flatten(2)

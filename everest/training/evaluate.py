@@ -12,7 +12,6 @@ from everest.data.loader import evaluation_loader
 from everest.errors import EverestError
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
-from everest.model.pixels import normalize
 from everest.progress import ProgressBar
 from everest.training.distributed import Process
 from everest.training.interrupt import StopRequest
@@ -36,10 +35,9 @@ class Evaluation:
 @torch.no_grad()
 def view_probabilities(model: Classifier, frames: Tensor, config: Experiment) -> Tensor:
     """Class probabilities of each view: uint8 (B, T, H, W, 3) on the model's device -> (B, classes)."""
-    video = normalize(frames)
     if config.frames.select:
-        video = select_frames(model.patch_embed, video, config.model.num_frames, config.frames, generator=None)
-    logits: Tensor = model(video)
+        frames = select_frames(model.patch_embed, frames, config.model.num_frames, config.frames, generator=None)
+    logits: Tensor = model(frames)
     return logits.float().softmax(dim=1)
 
 

@@ -8,6 +8,7 @@ from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from everest.config import AugmentConfig
+from everest.model.pixels import Pixels
 
 
 class FinetuneLoss:
@@ -15,6 +16,7 @@ class FinetuneLoss:
 
     def __init__(self, config: AugmentConfig, num_classes: int, device: str) -> None:
         self.config = config
+        self.pixels = Pixels(3).to(device)
         self.erase = RandomErasing(config.erase, mode="pixel", device=device)
         self.mix = (
             Mixup(config.mixup, config.cutmix, label_smoothing=config.label_smoothing, num_classes=num_classes)
@@ -23,21 +25,39 @@ class FinetuneLoss:
         )
         self.soft_cross_entropy = SoftTargetCrossEntropy()
 
-    def __call__(self, model: nn.Module, video: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:
+        """``clips`` are uint8 (B, T, H, W, 3), and reach the model as such."""
         if self.config.erase:
-            video = self._erased(video)
+            clips = self._erased(clips)
         if self.mix is None:
-            logits = model(video)
-            return F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
-        images, targets = self.mix(video.flatten(1, 2), labels)  # to timm a clip is an image of 3*T channels
-        loss: Tensor = self.soft_cross_entropy(model(images.view_as(video)).float(), targets)
+            return F.cross_entropy(model(clips).float(), labels, label_smoothing=self.config.label_smoothing)
+        clips, targets = self._mixed(self.mix, clips, labels)
+        loss: Tensor = self.soft_cross_entropy(model(clips).float(), targets)
         return loss
 
-    def _erased(self, video: Tensor) -> Tensor:
-        """(B, 3, T, H, W) with the same noise in all frames of a clip.
+    def _erased(self, clips: Tensor) -> Tensor:
+        """With the same noise in all frames of a clip, normal but for what no pixel can be.
 
         Noise that changed from frame to frame would be what changes most, and so all be kept.
         """
-        untouched = torch.full_like(video[:, :, 0], torch.nan)
-        noise = self.erase(untouched)[:, :, None]
-        return torch.where(noise.isnan(), video, noise)
+        B, _, H, W, _ = clips.shape
+        untouched = torch.full((B, 3, H, W), torch.nan, device=clips.device)
+        noise = self.erase(untouched).permute(0, 2, 3, 1)[:, None]
+        stored = (self.pixels.unit(noise) * 255).round_().clamp_(0, 255).nan_to_num_().byte()
+        return torch.where(noise.isnan(), clips, stored)
+
+    @staticmethod
+    def _mixed(mix: Mixup, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Each clip with the one at the other end of the batch, to whole pixel values, and the labels' shares.
+
+        What timm's mixing does is seen from what it makes of a white picture and a black one.
+        """
+        B, T, H, W, _ = clips.shape
+        pictures = torch.zeros(2, 1, H, W, device=clips.device)
+        pictures[0] = 1
+        pictures, targets = mix(pictures, labels)
+        own = pictures[0, 0, :, :, None].expand(H, W, 3).reshape(-1)
+        rows = clips.reshape(B, T, H * W * 3)
+        mixed = rows * own
+        mixed += rows.flip(0) * (1 - own)
+        return mixed.round_().byte().view_as(clips), targets

@@ -22,7 +22,6 @@ from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.cost import gflops_per_clip
 from everest.model.frames import select_frames
-from everest.model.pixels import normalize
 from everest.progress import ProgressBar
 from everest.protocols import Tracker
 from everest.seeding import derived_seed, seed_everything
@@ -250,14 +249,14 @@ def _forward_backward(t: Training, model: nn.Module, batch: Batch, keys: tuple[i
     """Adds one batch's gradients and returns its share of the step's loss."""
     config, device = t.config, t.process.device
     seed_everything(config.seed, *keys)
-    video = normalize(batch.frames)
+    clips = batch.frames
     labels = batch.labels.to(device, non_blocking=True)
     if config.frames.select:
         generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "frames", *keys) % 2**63)
         embed = t.model.patch_embed
-        video = select_frames(embed, video, config.model.num_frames, config.frames, generator)
+        clips = select_frames(embed, clips, config.model.num_frames, config.frames, generator)
     with t.autocast():
-        loss = t.loss(model, video, labels) / config.optim.accumulate
+        loss = t.loss(model, clips, labels) / config.optim.accumulate
     loss.backward()
     return float(loss.detach())
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from everest.model.autoencoder import PretrainOutput
 
 
-def pretrain_loss(model: nn.Module, video: Tensor, _labels: Tensor) -> Tensor:
+def pretrain_loss(model: nn.Module, clips: Tensor, _labels: Tensor) -> Tensor:
     """Mean squared error of the hidden tokens' normalised pixels (EVEREST, equation 4)."""
-    out: PretrainOutput = model(video)
+    out: PretrainOutput = model(clips)
     return out.loss

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from timm.data.mixup import Mixup
 from torch import Tensor
 
 from everest.config import AugmentConfig, Experiment, ModelConfig
@@ -16,6 +17,7 @@ from everest.data.transforms import (
     random_crop,
 )
 from everest.model.embed import TubeletEmbed
+from everest.model.pixels import Pixels
 from everest.model.redundancy import clip_importance
 from everest.model.select import keep_important
 from everest.seeding import seed_everything
@@ -93,25 +95,13 @@ def test_test_crops_cover_both_ends_of_the_longer_side() -> None:
     assert starts == [0, 10, 20]
 
 
-def test_mixing_treats_the_frames_of_a_clip_alike() -> None:
+def still_clips() -> Tensor:
+    picture = torch.randint(0, 256, (4, 1, 32, 32, 3), dtype=torch.uint8)
+    return picture.expand(-1, 6, -1, -1, -1).contiguous()
+
+
+def reaches_the_model(config: AugmentConfig, clips: Tensor, seed: int) -> Tensor:
     """A model that hands its input out shows what reached it."""
-    video = torch.randn(4, 3, 1, 32, 32).expand(-1, -1, 6, -1, -1).contiguous()
-    seen: list[Tensor] = []
-
-    class Spy(torch.nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x)
-            return torch.zeros(len(x), 5)
-
-    for seed in range(30):
-        seed_everything(seed)
-        loss = FinetuneLoss(AugmentConfig(erase=0.0), 5, "cpu")
-        loss(Spy(), video.clone(), torch.arange(4))
-        assert torch.equal(seen[-1], seen[-1][:, :, :1].expand_as(video))
-    assert not torch.equal(seen[-1], video)
-
-
-def erased(video: Tensor, seed: int) -> Tensor:
     seen: list[Tensor] = []
 
     class Spy(torch.nn.Module):
@@ -120,34 +110,63 @@ def erased(video: Tensor, seed: int) -> Tensor:
             return torch.zeros(len(x), 5)
 
     seed_everything(seed)
-    before = video.clone()
-    only_erasing = AugmentConfig(erase=1.0, mixup=0.0, cutmix=0.0)
-    FinetuneLoss(only_erasing, 5, "cpu")(Spy(), video, torch.zeros(len(video), dtype=torch.long))
-    assert torch.equal(video, before)
+    before = clips.clone()
+    FinetuneLoss(config, 5, "cpu")(Spy(), clips, torch.arange(len(clips)) % 5)
+    assert torch.equal(clips, before)
+    assert seen[0].dtype == torch.uint8
     return seen[0]
 
 
+def test_mixing_treats_the_frames_of_a_clip_alike() -> None:
+    clips = still_clips()
+    for seed in range(30):
+        mixed = reaches_the_model(AugmentConfig(erase=0.0), clips, seed)
+        assert torch.equal(mixed, mixed[:, :1].expand_as(clips))
+    assert not torch.equal(mixed, clips)
+
+
+@pytest.mark.parametrize("kind", [{"mixup": 0.8, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}])
+def test_mixing_is_timms_to_whole_pixel_values(kind: dict[str, float]) -> None:
+    """timm mixes images of floats; a clip's frames are so many channels to it."""
+    clips = torch.randint(0, 256, (4, 6, 32, 32, 3), dtype=torch.uint8)
+    for seed in range(10):
+        seed_everything(seed)
+        images = clips.permute(0, 1, 4, 2, 3).flatten(1, 2).float()
+        theirs = Mixup(kind["mixup"], kind["cutmix"], num_classes=5)(images, torch.arange(4))[0]
+        expected = theirs.unflatten(1, (6, 3)).permute(0, 1, 3, 4, 2)
+        ours = reaches_the_model(AugmentConfig(erase=0.0, **kind), clips, seed)
+        assert float((ours - expected).abs().max()) <= 0.501
+        assert not torch.equal(ours, clips)
+
+
+def erased(clips: Tensor, seed: int) -> Tensor:
+    return reaches_the_model(AugmentConfig(erase=1.0, mixup=0.0, cutmix=0.0), clips, seed)
+
+
 def test_what_is_erased_in_a_still_clip_is_still() -> None:
-    video = torch.randn(4, 3, 1, 32, 32).expand(-1, -1, 6, -1, -1).contiguous()
-    out = erased(video, 0)
-    assert torch.equal(out, out[:, :, :1].expand_as(out))
-    for noise in (out[i][out[i] != video[i]] for i in range(4)):
+    clips = still_clips()
+    out = erased(clips, 0)
+    assert torch.equal(out, out[:, :1].expand_as(out))
+    normalized = Pixels(3).normalized(out)
+    for i in range(4):
+        noise = normalized[i][out[i] != clips[i]]
         assert len(noise) >= 0.02 * 32 * 32 * 3 * 6 * 0.8
         assert abs(float(noise.mean())) < 0.3
         assert 0.7 < float(noise.std()) < 1.3
     assert (
-        len({tuple(torch.nonzero(out[i] != video[i])[0].tolist()) for i in range(4)}) > 1
+        len({tuple(torch.nonzero(out[i] != clips[i])[0].tolist()) for i in range(4)}) > 1
     )  # each clip in its own place
 
 
 def test_erased_tokens_are_not_those_that_are_kept() -> None:
     """What does not change over time is kept last, also where all else moves little."""
     generator = torch.Generator().manual_seed(0)
-    video = torch.randn(8, 3, 1, 64, 64, generator=generator) + 0.2 * torch.randn(8, 3, 8, 64, 64, generator=generator)
+    picture = torch.randint(20, 236, (8, 1, 64, 64, 3), generator=generator)
+    clips = (picture + torch.randint(-20, 20, (8, 8, 64, 64, 3), generator=generator)).byte()
     torch.manual_seed(0)
     embed = TubeletEmbed(ModelConfig())
-    out = erased(video, 0)
-    gone = embed.cut((out != video).float()).mean(-1).flatten(1) == 1  # tokens of nothing but noise
+    out = erased(clips, 0)
+    gone = embed.cut((out != clips).byte()).float().mean(-1).flatten(1) > 0.9  # tokens of nothing but noise
     assert gone.any()
     kept = keep_important(clip_importance(embed, embed.cut(out), "l2"), int(0.6 * gone.shape[1]))
     assert not gone.gather(1, kept).any()
@@ -157,7 +176,8 @@ def test_erased_tokens_are_not_those_that_are_kept() -> None:
 def test_the_loss_is_cross_entropy_with_smoothed_labels(mix: float) -> None:
     logits, labels = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
     loss = FinetuneLoss(AugmentConfig(erase=0.0, mixup=mix, cutmix=0.0, label_smoothing=0.1), 5, "cpu")
-    found = loss(lambda _: logits, torch.randn(4, 3, 2, 8, 8), labels)  # type: ignore[arg-type]
+    clips = torch.randint(0, 256, (4, 2, 8, 8, 3), dtype=torch.uint8)
+    found = loss(lambda _: logits, clips, labels)  # type: ignore[arg-type]
     plain = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
     mirrored = torch.nn.functional.cross_entropy(logits, labels.flip(0), label_smoothing=0.1)
     low, high = sorted((plain.item(), mirrored.item()))

@@ -9,7 +9,8 @@ from torch import nn
 
 import everest
 from everest.config import MaskConfig, ModelConfig
-from everest.model.embed import TubeletEmbed, sinusoid_positions
+from everest.model.embed import TubeletEmbed
+from everest.model.positions import sinusoid_positions
 from everest.model.select import keep_important, split_kept
 from everest.model.targets import reconstruction_target
 
@@ -26,7 +27,7 @@ def test_tubelet_embedding_is_the_convolution_it_replaces() -> None:
 
 
 def test_positions_follow_their_formula() -> None:
-    table = sinusoid_positions(50, 12, torch.device("cpu"))
+    table = sinusoid_positions(50, 12)
     for p in (0, 1, 17, 49):
         for i in range(12):
             angle = p / 10000 ** (2 * (i // 2) / 12)
@@ -81,7 +82,7 @@ def test_targets_are_pixels_normalised_by_tubelet_and_channel() -> None:
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     pixels = np.random.default_rng(0).uniform(size=(3, 8, 32, 32))
     video = torch.from_numpy((pixels - mean[:, None, None, None]) / std[:, None, None, None]).float()[None]
-    found = reconstruction_target(embed.cut(video).flatten(1, 2), 2, 8)[0].numpy()
+    found = reconstruction_target(embed.pixels.unit(embed.cut(video).flatten(1, 2)))[0].numpy()
     for token, (step, row, column) in enumerate(np.ndindex(4, 4, 4)):
         cut = pixels[:, 2 * step : 2 * step + 2, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
         flat = cut.transpose(1, 2, 3, 0).reshape(-1, 3)  # (time, y, x), channel
@@ -129,12 +130,12 @@ def test_only_visible_tokens_teach_the_embedding() -> None:
     convolved = model.patch_embed.proj(video).flatten(2).transpose(1, 2)
     visible = model(video, noise).visible
     x = convolved.gather(1, visible[..., None].expand(-1, -1, 48))
-    x = x + sinusoid_positions(64, 48, x.device)[visible]
+    x = x + sinusoid_positions(64, 48)[visible]
     for block in model.encoder.blocks:
         x = block(x)
     with torch.no_grad():
         out = model(video, noise)
-    positions = sinusoid_positions(64, 24, x.device)
+    positions = sinusoid_positions(64, 24)
     x = model.encoder_to_decoder(model.encoder.norm(x)) + positions[out.visible]
     x = torch.cat([x, model.mask_token + positions[out.hidden]], dim=1)
     nn.functional.mse_loss(model.decoder(x, out.hidden.shape[1]), out.target).backward()

@@ -22,7 +22,6 @@ from everest.data.index import read_index
 from everest.errors import AgreedError, EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
-from everest.model.pixels import normalize
 from everest.protocols import NullTracker
 from everest.seeding import choose_algorithms
 from everest.training import loop
@@ -445,6 +444,12 @@ def test_a_classifier_starts_from_a_pretrained_run(synthetic: Path, tmp_path: Pa
     torch.testing.assert_close(after[name], before[f"encoder.{name}"], atol=1e-6, rtol=0)
 
 
+def normalized(clip: torch.Tensor) -> torch.Tensor:
+    """uint8 (T, H, W, 3) -> (3, T, H, W)."""
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((clip / 255 - mean) / deviation).permute(3, 0, 1, 2)
+
+
 @pytest.mark.drawn
 def test_evaluation_averages_the_probabilities_of_all_views(synthetic: Path, tmp_path: Path) -> None:
     config = tiny("finetune", synthetic)
@@ -457,7 +462,7 @@ def test_evaluation_averages_the_probabilities_of_all_views(synthetic: Path, tmp
     for video in index.videos:
         views = EvaluationViews(index, config, segments=2, crops=1).views(video)
         with torch.no_grad():
-            mean = torch.stack([model(normalize(view[None])).softmax(-1)[0] for view in views]).mean(0)
+            mean = torch.stack([model(normalized(view)[None]).softmax(-1)[0] for view in views]).mean(0)
         hits += int(mean.argmax() == video.label)
         confusion[video.label, mean.argmax()] += 1
         loss -= float(mean[video.label].log()) / len(index.videos)
