@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 Operation = Callable[[], Any]
 LONGEST_WAIT_S = 10
-_DICE = random.SystemRandom()  # not the ones that training draws from
+DICE = random.SystemRandom()  # of all waiting: not the ones that training draws from
 SAY_EVERY_S = 15
 
 
 def pause(state: RetryCallState) -> float:
     """Seconds until the next attempt: growing, and random, so that many processes do not come at once."""
-    return _DICE.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2 ** min(state.attempt_number - 1, 10)))
+    return DICE.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2 ** min(state.attempt_number - 1, 10)))
 
 
 class Away(EverestError):

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tenacity import (
 
 from everest.errors import Superseded, UsageError
 from everest.files import whole_file
-from orchestration.outbox import SAY_EVERY_S, Away, Outbox, pause
+from orchestration.outbox import DICE, SAY_EVERY_S, Away, Outbox, pause
 from orchestration.s3_errors import (
     OF_S3,
     RIGHTS,
@@ -45,7 +46,8 @@ log = logging.getLogger(__name__)
 
 PART = 64 * 2**20  # bytes; larger files are uploaded in parts
 POINTING = {RIGHTS["GetObject"], RIGHTS["PutObject"]}  # what pointers take
-PATIENT = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=60)
+PATIENT = Config(connect_timeout=5, read_timeout=60)
+_ATTEMPTS = 3  # of a request, before who asked hears of it
 _TRANSFER = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=8)
 
 
@@ -252,11 +254,23 @@ class _Waiting:
             log.info("%s answers again, after %.0f s", server_of(self.settings), self.seconds)
 
 
-def s3_client(settings: PlatformSettings, patience: Config = PATIENT) -> Any:
+def s3_client(settings: PlatformSettings, patience: Config = PATIENT, attempts: int = _ATTEMPTS) -> Any:
     """With the keys that boto3 finds: environment, profile, or the pod's role. Raises UsageError for an endpoint."""
-    config = patience.merge(Config(s3={"addressing_style": "path"} if settings.s3_endpoint else {}))
+    style = {"addressing_style": "path"} if settings.s3_endpoint else {}
+    config = patience.merge(Config(s3=style, retries={"mode": "standard", "total_max_attempts": 1}))
     where = {"endpoint_url": settings.s3_endpoint, "region_name": settings.s3_region}
     try:
-        return boto3.Session().client("s3", config=config, **where)
+        client = boto3.Session().client("s3", config=config, **where)
     except ValueError as error:
         raise UsageError(f"EVEREST_S3_ENDPOINT (--s3-endpoint) = {settings.s3_endpoint!r}: {error}") from None
+    client.meta.events.register("needs-retry.s3", partial(_again, attempts))
+    return client
+
+
+def _again(of: int, attempts: int, response: Any, operation: Any, caught_exception: Any, **_: Any) -> float | None:
+    """Seconds until a request that failed in passing is sent again; botocore would draw them from training's dice."""
+    if attempts >= of:
+        return None
+    failed = response and response[0].status_code >= 300
+    error = caught_exception or (ClientError(response[1], operation.name) if failed else None)
+    return DICE.uniform(0, 2 ** (attempts - 1)) if error and is_away(error) else None

@@ -12,7 +12,7 @@ from orchestration.s3_errors import OF_S3, code_of, right_missing, server_of, st
 from orchestration.settings import PlatformSettings, variable
 
 _PATIENCE_S = 5
-_IN_PASSING = Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=3)
+_IN_PASSING = Config(connect_timeout=2, read_timeout=3)
 _CONTENT = b"everest doctor"
 _WITHOUT = {
     "s3:DeleteObject": "old checkpoints stay",
@@ -44,7 +44,7 @@ def require_bucket(settings: PlatformSettings) -> None:
     if settings.pod_s3_endpoint and not settings.s3_endpoint:
         return
     try:
-        s3_client(settings, _IN_PASSING).list_objects_v2(Bucket=settings.s3_bucket, MaxKeys=1)
+        s3_client(settings, _IN_PASSING, attempts=1).list_objects_v2(Bucket=settings.s3_bucket, MaxKeys=1)
     except OF_S3 as error:
         if isinstance(error, ClientError) and code_of(error) == "NoSuchBucket":
             raise UsageError(

@@ -14,7 +14,7 @@ from everest.training.checkpoint import Checkpoints
 from orchestration.outbox import Away, Outbox
 from orchestration.s3 import S3Store, s3_client
 from orchestration.settings import PlatformSettings
-from tests.services import S3, Link, s3_settings
+from tests.services import S3, Link, s3_settings, until
 
 MB = 2**20
 
@@ -61,10 +61,9 @@ def test_a_checkpoint_cut_off_in_the_middle_is_made_up_for(
 ) -> None:
     save(checkpoints, 1, megabytes=200)
     link.cut_after(80 * MB)
-    time.sleep(1)
+    until(lambda: "does not answer; going on" in caplog.text, "a line about the outage")
     link.mend()
     uploads.flush(300)
-    assert "does not answer; going on" in caplog.text
     found = checkpoints.newest()
     assert found is not None
     assert (found.step, found.weights["w"].unique().tolist()) == (1, [1.0])

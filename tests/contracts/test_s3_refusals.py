@@ -1,5 +1,6 @@
 """A real S3 server that denies, whose credentials expire, and from which things come damaged."""
 
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -300,3 +301,21 @@ def test_whether_the_bucket_is_there_is_left_to_pods_where_this_machine_cannot_t
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     require_bucket(settings.model_copy(update={"s3_bucket": "no-such-bucket"}))
+
+
+class Once(dict[str, Refusal]):
+    """Each is given once."""
+
+    def get(self, operation: str, default: Refusal | None = None) -> Refusal | None:  # type: ignore[override]
+        return self.pop(operation, default)
+
+
+def test_what_fails_in_passing_is_sent_again_and_training_draws_the_same(
+    store: S3Store, proxy: S3Proxy, tmp_path: Path
+) -> None:
+    file, drawn = tmp_path / "file", random.getstate()
+    file.write_bytes(b"some")
+    proxy.refused = Once(PutObject=Refusal(503, "SlowDown"))
+    store.put(file, "some")
+    assert (proxy.asked["PutObject"], store.read("some")) == (2, "some")
+    assert random.getstate() == drawn
