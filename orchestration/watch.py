@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from everest.errors import EverestError, UsageError
@@ -74,10 +75,10 @@ def wait(launcher: Launcher, name: str) -> JobStatus:
 
 def last_line(launcher: Launcher, name: str) -> str:
     """What the first process said last; empty where it said nothing, or cannot be asked."""
-    try:
-        said = list(launcher.logs(name, rank=0, last=_LAST_LINES))
-    except EverestError:
-        return ""
+    said = []
+    with suppress(EverestError):
+        for line in launcher.logs(name, rank=0, last=_LAST_LINES):
+            said.append(line)
     return said[-1].removeprefix("[rank 0]").strip() if said else ""
 
 
@@ -105,7 +106,7 @@ class Display:
 
     def describe(self, status: JobStatus, last_line: str) -> str:
         where = f" on {', '.join(status.nodes)}" if status.nodes else ""
-        more = status.reason or last_line
+        more = "; ".join(filter(None, (status.reason, last_line)))
         return f"{self.name} {status.state}{where}, {age(status)}" + (f": {more}" if more else "")
 
     def print_when_new(self, status: JobStatus, text: str) -> None:

@@ -67,6 +67,29 @@ def not_taken_up(job: Any, pods: Sequence[Any], now: datetime) -> Diagnosis | No
     )
 
 
+class Crew(NamedTuple):
+    """Pods of a job: those that run or are done, the least and the most that it works with."""
+
+    running: int
+    least: int
+    most: int
+
+    @property
+    def lack(self) -> str:
+        """A sentence where there are fewer than it could do with."""
+        if self.running < self.least:
+            return f"waits for pods: {self.running} of {'at least ' * (self.least < self.most)}{self.least} run"
+        return f"{self.running} of {self.most} pods run" if self.running < self.most else ""
+
+
+def crew(job: Any, pods: Iterable[Any]) -> Crew:
+    """``job`` is as the API server has it."""
+    most = job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"]
+    least = job["spec"].get("elasticPolicy", {}).get("minReplicas", most)
+    there = [each for each in pods if each.status.phase in {"Running", "Succeeded"}]
+    return Crew(len([each for each in there if not each.metadata.deletion_timestamp]), least, most)
+
+
 def ending(pods: Iterable[Any], events: Iterable[Any]) -> Ending | None:
     """How the first pod that failed did, or else, where that one is gone, the last of which the events tell."""
     for pod in pods:

@@ -12,7 +12,7 @@ from kubeflow.training import TrainingClient
 from kubernetes.client.exceptions import ApiException
 
 from orchestration.cluster.batch import BatchJobs
-from orchestration.cluster.diagnosis import Capacity, diagnose, ending, not_taken_up
+from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, not_taken_up
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
@@ -93,14 +93,14 @@ class KubernetesLauncher:
 
     def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
         spec = self._job(name)["spec"]
-        elastic = "nprocPerNode" not in spec
+        elastic = "elasticPolicy" in spec
         processes = int(spec["elasticPolicy"]["nProcPerNode"] if elastic else spec["nprocPerNode"])  # of a pod
         pods = [f"{name}-worker-{index}" for index in range(spec["pytorchReplicaSpecs"]["Worker"]["replicas"])]
         require_rank(name, rank, processes * len(pods))
         if rank is not None and not elastic:  # an elastic job's ranks may be in any pod
             pods = [pods[rank // processes]]
         logs = PodLogs(self._core, self.namespace, CONTAINER, lambda: not follow or self._ended(name))
-        for line in logs.lines(pods, follow, last):
+        for line in logs.lines(pods, follow, last, some_may_lack=elastic):
             if rank is None or line.startswith(f"[rank {rank}]"):
                 yield line
 
@@ -124,14 +124,19 @@ class KubernetesLauncher:
         name, state = job["metadata"]["name"], state_of(job)
         pods = self._pods(name)
         created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
+        replaced, team = _replaced(job, pods), crew(job, pods)
+        lack = team.lack if state == "running" else ""
+        if lack and team.running < team.least:
+            state = "restarting" if replaced else "pending"
         found, end = None, None
-        if state in {"pending", "restarting", "failed"}:
+        if lack or state in {"pending", "restarting", "failed"}:
             events, now = self._events(name, created), datetime.now(UTC)
             end = ending(pods, events)
             if state != "failed":
                 gpu = self.settings.gpu_resource
                 found = diagnose(pods, events, self._capacity(), now, gpu) or not_taken_up(job, pods, now)
-        reason = found.reason if found else end.reason if end else ""
+        reason = found.reason if found else end.reason if end and not lack else ""
+        reason = "; ".join(filter(None, (lack, reason)))
         if state == "failed" and not reason:
             reason = _last_condition(job)["message"]
         if state == "suspended":
@@ -144,9 +149,9 @@ class KubernetesLauncher:
             started=_time_of("Running", job),
             ended=_time_of("Succeeded", job) or _time_of("Failed", job),
             reason=reason,
-            replaced=_replaced(job, pods),
+            replaced=replaced,
             interrupted=state == "failed" and end is not None and end.outside,
-            hopeless=bool(found and found.hopeless),
+            hopeless=bool(found and found.hopeless and state != "running"),
             nodes=tuple(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name})),
             exit_code=end.exit_code if end and state == "failed" else None,
             image=running[0].image_id if running else "",

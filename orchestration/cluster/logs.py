@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import urllib3
 from kubernetes.client.exceptions import ApiException
@@ -25,6 +25,11 @@ _QUIET_S = 300.0  # without a line or an end, a connection may be dead: it is ma
 _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT[\d:]+\.\d{9}\S*) (.*)", re.DOTALL)  # times of equal length
 
 
+class _Line(NamedTuple):
+    moment: bytes  # when it was said
+    text: str
+
+
 @dataclass(frozen=True)
 class PodLogs:
     """``ended`` tells whether nothing more is to come."""
@@ -34,13 +39,14 @@ class PodLogs:
     container: str
     ended: Callable[[], bool]
 
-    def lines(self, pods: Sequence[str], follow: bool, last: int | None) -> Iterator[str]:
+    def lines(self, pods: Sequence[str], follow: bool, last: int | None, some_may_lack: bool = False) -> Iterator[str]:
         """Those of all pods; where a pod is replaced, its successor is followed on.
 
-        Raises LogsMissing, after the lines there are, where a pod has none, and EverestError where nobody answers;
-        with ``follow`` after SILENT_S.
+        As they come; the ``last`` ones in the order in which they were said. Raises LogsMissing, after the lines there
+        are, where a pod has none (``some_may_lack``: where all have none), and EverestError where nobody answers; with
+        ``follow`` after SILENT_S.
         """
-        lines: queue.Queue[str | BaseException | None] = queue.Queue()
+        lines: queue.Queue[_Line | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
         def read(pod: str) -> None:
@@ -56,6 +62,7 @@ class PodLogs:
         for pod in pods:
             threading.Thread(target=read, args=(pod,), daemon=True).start()
         left, missing = len(pods), []
+        kept: list[_Line] = []
         try:
             while left:
                 line = lines.get()
@@ -65,11 +72,14 @@ class PodLogs:
                     raise said(line) from None
                 elif line is None:
                     left -= 1
+                elif last is None or follow:
+                    yield line.text
                 else:
-                    yield line
+                    kept.append(line)
         finally:
             stop.set()
-        if missing:
+        yield from (line.text for line in sorted(kept, key=lambda line: line.moment))
+        if missing and not (some_may_lack and len(missing) < len(pods)):
             raise LogsMissing("; ".join(sorted(missing)))
 
 
@@ -87,7 +97,7 @@ class _Reader:
         self._whole = False  # all that this pod said was read
         self._silent_since: float | None = None
 
-    def lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[_Line]:
         while not self._stop.is_set():
             missing = ""
             try:
@@ -111,7 +121,7 @@ class _Reader:
         if not self._follow or isinstance(error, UsageError) or silent_s > SILENT_S:
             raise error
 
-    def _read(self, ended: bool) -> Iterator[str]:
+    def _read(self, ended: bool) -> Iterator[_Line]:
         """What one stream has that is not known. Raises what the client library does."""
         core, namespace = self._logs.core, self._logs.namespace
         pod = core.read_namespaced_pod(self._pod, namespace, _request_timeout=_CALL_S)
@@ -141,7 +151,7 @@ class _Reader:
                 known = False
                 if moment:
                     self._anchor, self._latest = raw, max(self._latest, moment)
-                yield text.decode(errors="replace").rstrip("\n")
+                yield _Line(moment, text.decode(errors="replace").rstrip("\n"))
         self._whole = True
 
     def _why_missing(self, error: Exception) -> str:

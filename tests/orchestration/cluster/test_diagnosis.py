@@ -8,7 +8,7 @@ from kubernetes import client as k8s
 
 from everest.errors import EverestError
 from orchestration.cluster.checks import operator_among
-from orchestration.cluster.diagnosis import Capacity, Diagnosis, diagnose, ending, not_taken_up
+from orchestration.cluster.diagnosis import Capacity, Diagnosis, crew, diagnose, ending, not_taken_up
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -114,6 +114,29 @@ def test_a_pod_on_its_way_is_not_hindered() -> None:
     mounting = event("FailedMount", "not yet", "run-worker-0")
     assert diagnose([creating, young], [mounting], None, NOW, GPU) is None
     assert isinstance(diagnose([pod()], [mounting], None, NOW, GPU), Diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("phases", "policy", "said"),
+    [
+        ("RRRR", {"minReplicas": 2}, ""),
+        ("RRRS", {"minReplicas": 2}, ""),
+        ("RRP-", {"minReplicas": 2}, "2 of 4 pods run"),
+        ("RPP", {"minReplicas": 2}, "waits for pods: 1 of at least 2 run"),
+        ("RRTP", {"minReplicas": 3}, "waits for pods: 2 of at least 3 run"),
+        ("RRP", None, "waits for pods: 2 of 4 run"),
+        ("", None, "waits for pods: 0 of 4 run"),
+    ],
+)
+def test_how_many_pods_a_job_lacks_is_said(phases: str, policy: dict[str, int] | None, said: str) -> None:
+    """R runs, S has succeeded, P is pending, T runs and is being ended."""
+    names = {"R": "Running", "S": "Succeeded", "P": "Pending", "T": "Running", "-": "Failed"}
+    pods = [pod() for _ in phases]
+    for each, phase in zip(pods, phases, strict=True):
+        each.status.phase = names[phase]
+        each.metadata.deletion_timestamp = NOW if phase == "T" else None
+    spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": 4}}, **({"elasticPolicy": policy} if policy else {})}
+    assert crew({"spec": spec}, pods).lack == said
 
 
 def terminated(code: int, reason: str) -> k8s.V1ContainerState:
