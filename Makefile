@@ -96,10 +96,10 @@ S3_PORT ?= 7070
 DATABASE_PORT ?= 5432
 
 bench: $(READY) ## speed against the transformers library's VideoMAE
-	$(BIN)/python tests/bench.py
+	$(BIN)/python -m benchmarks.step $(ARGS)
 
 bench-data: $(READY) ## clips a second to finished batches, beside bare decoders; VIDEOS=folder JSON=file
-	$(BIN)/python -m tests.bench_data $(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(JSON),--json "$(JSON)")
+	$(BIN)/python -m benchmarks.data $(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(JSON),--json "$(JSON)") $(ARGS)
 
 docs: $(READY) ## rewrite the pages that are made from the code
 	$(BIN)/python -m tests.test_docs

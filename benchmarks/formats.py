@@ -3,7 +3,7 @@
 Without adding these formats to the project's requirements::
 
     .venv/bin/uv run --no-project --python .venv/bin/python --with pylance --with litdata --with webdataset \
-        python -m tests.bench_formats
+        python -m benchmarks.formats
 
 Every format holds the very same JPEGs. A clip is 16 frames, every fourth, from a random place of a random video, read
 from a folder by one core and not decoded. Rounds in turns, medians; CPU time of all threads; bytes as asked of the
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import lance
 import litdata
@@ -31,15 +31,14 @@ import webdataset
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.videos import VIDEOS, packed_set
 from everest.data.index import read_index
 from everest.data.packed.format import tar_of
-from everest.data.packed.pack import Packing, Part, how_to_pack
-from everest.data.packed.place import FileSum, place_at
-from everest.data.packed.source import source_at
+from everest.data.packed.place import FileSum
+from everest.data.packed.videos import PackedVideos
 from everest.data.sampling import dense
 from everest.errors import UsageError
 from everest.program import exit_code
-from tests.conftest import SHARED
 
 _GOOD = ("arm_wrestling.mp4", "dog.mp4", "flipping_a_pancake.mkv", "movie_scene.mp4", "part_0.mp4", "test.avi")
 _COPIES = 4  # of each video in the set
@@ -55,8 +54,7 @@ class Format(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    videos = Path(os.environ.get("EVEREST_TEST_CLIPS", SHARED / "clips"))
-    parser.add_argument("--videos", type=Path, default=videos, help="folder of the clips")
+    parser.add_argument("--videos", type=Path, default=VIDEOS, help="folder of the clips")
     sys.exit(exit_code("bench-formats", lambda: _bench(parser.parse_args().videos)))
 
 
@@ -89,12 +87,8 @@ def _formats(listed: Path, frames: list[list[bytes]], packed: Path) -> dict[str,
 
 
 def _pack(listed: Path, out: Path) -> None:
-    """As ``everest data pack`` does, with all videos in one shard, as 64 of a large set are."""
-    with source_at(str(listed), None) as source:
-        packing = Packing(source, how_to_pack(source.index, shard_videos=64), place_at(str(out)), Part(), 0.0, 600)
-        packing.begin()
-        packing.pack(1)
-        packing.finish()
+    """All videos in one shard, as 64 of a large set are."""
+    packed_set(listed, str(out), shard_videos=64, workers=1)
 
 
 def _videos(packed: Path) -> Iterator[list[bytes]]:
@@ -108,7 +102,7 @@ def _videos(packed: Path) -> Iterator[list[bytes]]:
 
 
 def _open_packed(folder: Path) -> Read:
-    videos = read_index(folder).videos
+    videos = cast(PackedVideos, read_index(folder).videos)
     return lambda video, wanted: videos[video]._jpegs(wanted)
 
 

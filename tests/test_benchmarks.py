@@ -1,0 +1,39 @@
+"""Every benchmark that the docs name runs to its end, in a short form."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str) -> str:
+    environment = os.environ | {"COLUMNS": "200", "EVEREST_TEST_S3": "http://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_bench_data_measures_every_pipeline(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/one.mp4").symlink_to(clips / "part_0.mp4")
+    said = run(
+        "benchmarks.data", "--quick", "--videos", str(tmp_path / "videos"), "--json", str(tmp_path / "paces.json")
+    )
+    paces = {pace["pipeline"]: pace for pace in json.loads((tmp_path / "paces.json").read_text())}
+    assert {"pretrain packed x4", "pretrain packed x1", "pretrain raw x1", "finetune packed"} <= set(paces)
+    for name, pace in paces.items():
+        assert name in said
+        assert pace["clips_per_cpu_s"] > 0
+        assert pace["clips_per_s"] > 0
+
+
+def test_bench_data_names_a_folder_without_videos(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.data", "--videos", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"bench-data: {tmp_path} has no video of 32 frames or more\n"
