@@ -55,23 +55,18 @@ def posterize(clip: Tensor, bits_to_keep: int, **_: Any) -> Tensor:
     return clip & (0xFF << max(8 - bits_to_keep, 0) & 0xFF)
 
 
-def auto_contrast(clip: Tensor, **_: Any) -> Tensor:
+def auto_contrast(clip: Tensor, **_options: Any) -> Tensor:
     """From the darkest to the brightest value of each frame and colour, spread over 0 … 255."""
-    changed = torch.empty_like(clip)
-    for frame, out in zip(clip, changed.numpy(), strict=True):
-        out[:] = _auto_contrast(frame).numpy()
-    return changed
-
-
-def _auto_contrast(frame: Tensor) -> Tensor:
-    """The values before they are rounded down."""
-    H, W, _ = frame.shape
-    rows = frame.view(H, W * 3)
-    low, high = rows.amin(0).view(W, 3).amin(0).float(), rows.amax(0).view(W, 3).amax(0).float()
+    T, H, W, _ = clip.shape
+    rows, changed = clip.view(T, H, W * 3), torch.empty_like(clip)
+    low, high = rows.amin(1).view(T, W, 3).amin(1).float(), rows.amax(1).view(T, W, 3).amax(1).float()
     flat = high <= low
     scale = (255 / (high - low)).masked_fill(flat, 1)
     shift = (1e-3 - low * scale).masked_fill(flat, 0)  # a hair more, as what is whole must not be rounded down
-    return torch.addcmul(shift.repeat(W), rows.float(), scale.repeat(W)).view_as(frame)
+    spread = zip(rows, scale.repeat(1, W), shift.repeat(1, W), changed.view(rows.shape).numpy(), strict=True)
+    for frame, slope, start, out in spread:
+        out[:] = torch.addcmul(start, frame.float(), slope).numpy()
+    return changed
 
 
 def equalize(clip: Tensor, **_: Any) -> Tensor:

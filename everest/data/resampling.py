@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from everest.data.interpolation import STEPS, before, weights
+from everest.data.interpolation import BITS, STEPS, before, weights
 
 _BAND = 6144  # pixels
 
@@ -26,23 +26,27 @@ def turned(clip: Tensor, degrees: float, bicubic: bool, fill: tuple[int, ...]) -
     """Counterclockwise, about the middle, as PIL does it. What comes from outside is of the colour ``fill``."""
     _, H, W, _ = clip.shape
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    y, x = np.arange(H)[:, None] + 0.5 - H / 2, np.arange(W) + 0.5 - W / 2
-    from_x, from_y = (cos * x - sin * y + W / 2).ravel(), (sin * x + cos * y + H / 2).ravel()
-    outside = (from_x < 0) | (from_x >= W) | (from_y < 0) | (from_y >= H)
-    left, right_of = np.divmod(np.rint((from_x - 0.5) * STEPS).astype(np.int32), STEPS)
-    top, below = np.divmod(np.rint((from_y - 0.5) * STEPS).astype(np.int32), STEPS)
-    first = (top + 2) * (W + 4) + left + 2
-    first[outside] = (H + 5) * (W + 4) + 1
-    around = np.arange(4 if bicubic else 2, dtype=np.int32) - before(bicubic)
-    steps = torch.from_numpy((around[:, None] * (W + 4) + around).ravel())
+    y, x = torch.arange(H)[:, None] + 0.5 - H / 2, torch.arange(W) + 0.5 - W / 2
+    left, right_of, beside = _places(cos * x - sin * y, W)
+    top, below, above = _places(sin * x + cos * y, H)
     padded = np.pad(clip.numpy(), [(0, 0), (2, 6), (2, 2), (0, 0)], mode="edge")
     padded[:, -4:] = fill
-    table, places, kinds = _table(padded), torch.from_numpy(first), torch.from_numpy(below * STEPS + right_of)
+    first = ((top + 2) * (W + 4) + left + 2).masked_fill_(beside | above, (H + 5) * (W + 4) + 1)
+    around = torch.arange(4 if bicubic else 2, dtype=torch.int32) - before(bicubic)
+    steps = (around[:, None] * (W + 4) + around).view(-1)
+    table, kinds = _table(padded), below * STEPS + right_of
 
     def band(pixels: slice) -> Tensor:
-        return _summed(table, places[pixels, None] + steps, _weights(bicubic).index_select(0, kinds[pixels]))
+        return _summed(table, first[pixels, None] + steps, _weights(bicubic).index_select(0, kinds[pixels]))
 
     return _by_bands(band, clip.shape)
+
+
+def _places(from_middle: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of distances from the middle: the pixel before each, the steps beyond it, and whether it is outside."""
+    steps = ((from_middle.view(-1) + (length - 1) / 2) * STEPS).round_().int()
+    outside = (steps < -STEPS // 2) | (steps >= length * STEPS - STEPS // 2)
+    return steps >> BITS, steps & (STEPS - 1), outside
 
 
 @cache
@@ -55,16 +59,16 @@ def _weights(bicubic: bool) -> Tensor:
 def sharpened(clip: Tensor, factor: float) -> Tensor:
     """From smoothed by PIL's 3 x 3 filter (0) over the clip (1) to sharper than it is. The border stays."""
     T, H, W, _ = clip.shape
-    sharp = clip.numpy().reshape(T, H, W * 3).copy()
-    share = np.float32((factor - 1) / 13)
-    for frame in sharp:
-        values = frame.astype(np.int16)
-        rows = values[:-2] + values[1:-1] + values[2:]
+    sharp = clip.clone()
+    for frame in sharp.view(T, H, W * 3):
+        values = frame.short()
+        rows = (values[:-2] + values[2:]).add_(values[1:-1])
+        around = (rows[:, :-6] + rows[:, 6:]).add_(rows[:, 3:-3])
         middle = values[1:-1, 3:-3]
-        edges = 9 * middle - rows[:, :-6] - rows[:, 3:-3] - rows[:, 6:]  # 13 times the frame less the smoothed one
-        mixed = (edges * share + middle) * np.float32(1 + A_HAIR)
-        frame[1:-1, 3:-3] = np.clip(mixed, 0, 255, out=mixed)
-    return torch.from_numpy(sharp).view(clip.shape)
+        softer = around.sub_(middle, alpha=9)  # 13 times what smoothing adds
+        mixed = torch.mul(middle, 1 + A_HAIR).add_(softer, alpha=(1 - factor) / 13)
+        frame.numpy()[1:-1, 3:-3] = mixed.clamp_(0, 255).numpy()
+    return sharp
 
 
 def blurred(clip: Tensor, radius: float) -> Tensor:

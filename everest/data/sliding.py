@@ -35,16 +35,16 @@ def _slide(frames: np.ndarray, slid: np.ndarray, distances: np.ndarray, pixel: i
     parts = np.full((1, 1), STEPS, np.int16)
     if steps.any():
         whole, parts = whole - before(bicubic), np.ascontiguousarray(weights(bicubic)[steps].T)
-    near = _near(frames, whole, pixel, (len(parts) - 1) * pixel)
-    total, part = np.empty_like(near[0, :, :length]), np.empty_like(near[0, :, :length])
+    near = torch.from_numpy(_near(frames, whole, pixel, (len(parts) - 1) * pixel))
+    first, *others = torch.from_numpy(parts)[..., None]
+    total = torch.empty_like(near[0, :, :length])
     for source, out in zip(near, slid, strict=True):
-        np.multiply(source[:, :length], parts[0, :, None], out=total)
-        for number in range(1, len(parts)):
+        torch.mul(source[:, :length], first, out=total)
+        for number, part in enumerate(others, start=1):
             begin = number * pixel
-            np.multiply(source[:, begin : begin + length], parts[number, :, None], out=part)
-            np.add(total, part, out=total)
-        np.right_shift(total, BITS, out=total)
-        out[:] = np.clip(total, 0, 255, out=total)
+            total.addcmul_(source[:, begin : begin + length], part)
+        np.right_shift(total.numpy(), BITS, out=total.numpy())
+        out[:] = total.clamp_(0, 255).numpy()
 
 
 def _near(frames: np.ndarray, shifts: np.ndarray, pixel: int, more: int) -> np.ndarray:
