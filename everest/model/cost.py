@@ -1,6 +1,8 @@
 """What a clip costs."""
 
 import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from everest.config import Experiment
@@ -14,15 +16,42 @@ def gflops_per_clip(model: PretrainModel | Classifier, config: Experiment) -> fl
 
     Measured on a black clip, on the model's device; leaves no trace in the model, nor in any generator.
     """
+    return _count(model, config, backward=False) / 2 / 1e9
+
+
+def flops_to_train(model: PretrainModel | Classifier, config: Experiment) -> float:
+    """Of forward and backward passes on one clip: operations, two a multiply-add, none of them done twice.
+
+    The work that utilisation is a share of (PaLM, appendix B): recomputing does not count. Measured likewise.
+    """
+    return float(_count(model, config, backward=True))
+
+
+def _count(model: PretrainModel | Classifier, config: Experiment, backward: bool) -> int:
     device = model.patch_embed.proj.weight.device
     m, training = config.model, model.training
     frames = config.frames.candidates(m.num_frames, m.tubelet_size)
     clip = torch.zeros(1, frames, m.image_size, m.image_size, 3, dtype=torch.uint8, device=device)
     counter = FlopCounterMode(display=False)
     model.eval()
-    with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []), counter:
+    with (
+        torch.set_grad_enabled(backward),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        sdpa_kernel(SDPBackend.MATH),  # others multiply once more in the backward pass
+        counter,
+    ):
         if config.frames.select:
             clip = select_frames(model.patch_embed, clip, m.num_frames, config.frames, None)
-        model(clip)
+        if backward:
+            _backward(model, clip)
+        else:
+            model(clip)
     model.train(training)
-    return counter.get_total_flops() / 2 / 1e9
+    return counter.get_total_flops()
+
+
+def _backward(model: nn.Module, clip: torch.Tensor) -> None:
+    """Gradients of some loss, kept nowhere."""
+    out = model(clip)
+    loss = out.sum() if isinstance(out, torch.Tensor) else out.loss
+    torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])

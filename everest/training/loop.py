@@ -27,6 +27,7 @@ from everest.protocols import Tracker
 from everest.seeding import derived_seed, seed_everything
 from everest.training.checkpoint import Checkpoint, Checkpoints
 from everest.training.distributed import Process
+from everest.training.hardware import Hardware
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.optim import CosineSchedule, build_optimizer
 from everest.training.pace import DataLimit, Pace, remedies
@@ -98,14 +99,15 @@ class Training:
         )
         self.bad = BadVideos(len(self.index.videos), config.data.max_bad)
 
-    def autocast(self) -> torch.autocast:
+    @property
+    def bfloat16(self) -> bool:
         wanted, kind = self.config.optim.precision, self.process.device.type
-        bfloat16 = (
-            kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            if wanted == "auto"
-            else wanted == "bfloat16"
-        )
-        return torch.autocast(kind, torch.bfloat16, enabled=bfloat16)
+        if wanted == "auto":
+            return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return wanted == "bfloat16"
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Raises UsageError where another number of processes would make other batches."""
@@ -201,6 +203,7 @@ def train(training: Training, start: int) -> None:
     if start and t.validates_after(start):  # saved, but perhaps not validated any more
         t.run_validation(start)
     pace, limit = Pace(worker_count(config.data.workers)), DataLimit(remedies(config, t.index))
+    hardware = Hardware(process, t.model, config, t.bfloat16)
     with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
         for step in range(start, t.steps):
             t.schedule.set(step)
@@ -222,11 +225,10 @@ def train(training: Training, start: int) -> None:
             if done % config.keep.log_steps == 0 or done == t.steps:
                 seconds = pace.seconds
                 numbers = _numbers(t, step) | pace.numbers(process)
-                hours = t.latest.get("cost/process_hours", 0.0) + seconds * process.world / 3600
-                numbers["cost/process_hours"] = hours
+                numbers["cost/process_hours"] = t.latest.get("cost/process_hours", 0) + seconds * process.world / 3600
                 if done == t.steps:
                     numbers["cost/gflops_per_clip"] = gflops_per_clip(t.model, config)
-                t.report(numbers, done)
+                t.report(numbers | hardware.numbers(numbers["perf/clips_per_s"]), done)
                 bar.show({name: numbers[name] for name in _SHOWN if name != _WAIT or numbers[name] > _LITTLE})
                 if process.main:
                     limit.see(numbers, seconds)

@@ -1,12 +1,27 @@
 """Load of this machine, measured by MLflow's own collectors while a run goes on."""
 
+import logging
 import threading
 from collections.abc import Callable
 
+from mlflow.system_metrics.metrics import gpu_monitor
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 PREFIX = "system/"
 EVERY_S = 10.0
+
+
+class _Once(logging.Filter):
+    """What a GPU does not tell, as a part of one (MIG) does not tell its power, is said once and not every time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said, new = record.getMessage(), len(self._said)
+        self._said.add(said)
+        return len(self._said) > new
 
 
 class SystemMetrics:
@@ -23,6 +38,8 @@ class SystemMetrics:
         self._thread.join()
 
     def _measure(self) -> None:
+        """GPUs are among what is collected where ``nvidia-ml-py`` finds a driver."""
+        logging.getLogger(gpu_monitor.__name__).addFilter(_Once())
         collectors = SystemMetricsMonitor(run_id="")
         while not self._stop.wait(EVERY_S):
             collectors.collect_metrics()

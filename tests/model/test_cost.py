@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from everest.config import Experiment
-from everest.model.cost import gflops_per_clip
+from everest.model.cost import flops_to_train, gflops_per_clip
 from everest.model.registry import classifier, pretrain_model
 
 SMALL = {
@@ -33,6 +33,13 @@ def test_pre_training_costs_what_its_layers_multiply() -> None:
     assert gflops_per_clip(pretrain_model(config), config) == pytest.approx((encoder + decoder) / 1e9, rel=0.02)
 
 
+def test_training_costs_a_backward_pass_of_all_that_learns() -> None:
+    """Two products for each of the forward pass, one where nothing before it learns, none for importance."""
+    config = Experiment().override({"stage": "finetune", "classify.keep_ratio": 0.5, **SMALL})
+    by_hand = IMPORTANCE + 2 * 32 * PIXELS * 96 + 3 * (3 * block(32, 96) + 96 * 5)
+    assert flops_to_train(classifier(config, 5), config) == pytest.approx(2 * by_hand, rel=0.001)
+
+
 def test_looking_for_informative_frames_costs_what_changes_in_them() -> None:
     plain = Experiment().override({"stage": "finetune", **SMALL})
     selecting = plain.override({"frames.select": True, "frames.alpha": 2})
@@ -45,6 +52,8 @@ def test_measuring_leaves_no_trace() -> None:
     model = pretrain_model(config).train()
     before, generator = {name: each.clone() for name, each in model.state_dict().items()}, torch.get_rng_state()
     gflops_per_clip(model, config)
+    flops_to_train(model, config)
     assert model.training
+    assert all(each.grad is None for each in model.parameters())
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
