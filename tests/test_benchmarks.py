@@ -32,6 +32,15 @@ def test_bench_data_measures_every_pipeline(clips: Path, tmp_path: Path) -> None
         assert pace["clips_per_s"] > 0
 
 
+def test_first_batch_measures_raw_and_packed_videos(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/one.mp4").symlink_to(clips / "part_0.mp4")
+    said = run("benchmarks.first_batch", "--videos", str(tmp_path / "videos"), "--processes", "1")
+    rows = {row.split()[1]: row.split()[3::2] for row in said.splitlines() if "packed" in row or "raw" in row}
+    assert set(rows) == {"packed", "raw"}
+    assert all(row[0] == "1" and float(row[3]) > 0 for row in rows.values())
+
+
 def test_bench_data_names_a_folder_without_videos(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.data", "--videos", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
