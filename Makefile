@@ -95,8 +95,8 @@ SWEEPS_PORT ?= 8080
 S3_PORT ?= 7070
 DATABASE_PORT ?= 5432
 
-bench: $(READY) ## speed against the transformers library's VideoMAE
-	$(BIN)/python -m benchmarks.step $(ARGS)
+bench: $(READY) ## a training step beside the transformers library's VideoMAE; JSON=file PLOT=file ARGS="--sizes base …"
+	$(BIN)/python -m benchmarks.step $(if $(JSON),--json "$(JSON)") $(if $(PLOT),--plot "$(PLOT)") $(ARGS)
 
 bench-data: $(READY) ## clips a second to finished batches, beside bare decoders; VIDEOS=folder JSON=file
 	$(BIN)/python -m benchmarks.data $(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(JSON),--json "$(JSON)") $(ARGS)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -16,6 +18,26 @@ def run(*command: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_bench_measures_steps_parts_lengths_and_processes(tmp_path: Path) -> None:
+    files = tmp_path / "bench.json", tmp_path / "bench.png"
+    short = ["--quick", "--sizes", "small", "--precisions", "float32", "--compile", "no"]
+    said = run("benchmarks.step", *short, "--json", str(files[0]), "--plot", str(files[1]))
+    found = json.loads(files[0].read_text())
+    assert {"torch", "transformers", "cpu", "cores"} <= set(found["machine"])
+    for stage, step in zip(("pretrain", "finetune"), found["steps"], strict=True):
+        assert f"{stage} small float32" in said
+        assert step["stage"] == stage
+        assert step["times_faster"] == step["theirs_s"] / step["ours_s"]
+        assert step["ours_peak_mb_per_clip"] > step["ours_saved_mb_per_clip"] > 0
+    parts = found["parts"][0]["seconds"]
+    assert {"selection", "pixels", "encoder", "decoder", "backward", "clipping", "AdamW"} <= set(parts)
+    assert {row["frames"] for row in found["lengths"]} == {4, 8}
+    assert {row["image_size"] for row in found["lengths"]} == {32, 48}
+    assert [row["processes"] for row in found["processes"]] == [1, 2]
+    with Image.open(files[1]) as drawn:
+        assert drawn.format == "PNG"
 
 
 def test_bench_data_measures_every_pipeline(clips: Path, tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""What longer and larger clips cost, with and without recomputing in the backward pass."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+
+from benchmarks.case import Case
+from benchmarks.memory import peak_bytes, saved_bytes
+from benchmarks.sides import ours
+from benchmarks.timing import in_turns
+
+
+def longer(case: Case, frames: Iterable[int], sizes: Iterable[int]) -> Iterator[Case]:
+    """The case at each number of frames, then at each other size of picture."""
+    for recompute in (False,):
+        for number in frames:
+            yield replace(case, frames=number, recompute=recompute)
+        for size in sizes:
+            if size != case.image_size:
+                yield replace(case, image_size=size, recompute=recompute)
+
+
+def cost_of(case: Case, rounds: int, device: torch.device) -> dict[str, object]:
+    """Seconds and megabytes a clip, but where it does not fit into the device's memory."""
+    found: dict[str, object] = {
+        "stage": case.stage, "size": case.size, "precision": case.precision, "batch": case.batch,
+        "frames": case.frames, "image_size": case.image_size, "recompute": case.recompute,
+    }  # fmt: skip
+    try:
+        side = ours(case, device)
+        seconds = in_turns({"ours": side.step}, rounds, device)["ours"]
+        found |= {
+            "seconds_per_clip": seconds.wall / case.batch,
+            "cpu_seconds_per_clip": seconds.cpu / case.batch,
+            "saved_mb_per_clip": saved_bytes(side.forward, side.model) / case.batch / 1e6,
+            "peak_mb_per_clip": peak_bytes(side.step, device) / case.batch / 1e6,
+        }
+    except torch.cuda.OutOfMemoryError:
+        found["out_of_memory"] = True
+    return found

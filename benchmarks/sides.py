@@ -1,0 +1,102 @@
+"""The two sides of the comparison: this project's step and that of the transformers library's VideoMAE.
+
+Both take random clips, with the same optimizer and the same clipping of gradients. What differs is what the methods
+do: VideoMAE reconstructs every hidden token and fine-tunes on all of them; EVEREST only on tokens that move.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVideoClassification
+
+from benchmarks.case import Case
+from everest.config import ModelConfig
+from everest.model.registry import classifier, pretrain_model
+from everest.training.finetune import FinetuneLoss
+from everest.training.optim import build_optimizer
+from everest.training.pretrain import pretrain_loss
+
+CLASSES = 400
+_HIDDEN = 0.9  # of VideoMAE's tokens
+
+
+@dataclass
+class Side:
+    """A network that learns, and what a step of it is."""
+
+    case: Case
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: Callable[[], Tensor]
+
+    def forward(self) -> Tensor:
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.case.precision == "bfloat16"):
+            return self.loss()
+
+    def step(self) -> None:
+        """All that training does with a batch that is there: loss, backward, clipping, AdamW, zeroing."""
+        self.forward().backward()
+        self.clip()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def clip(self) -> None:
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+
+
+def ours(case: Case, device: torch.device, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Side:
+    """``wrap`` is around the network, as that which makes several processes one."""
+    config = case.experiment()
+    m = config.model
+    clips = torch.randint(256, (case.batch, m.num_frames, m.image_size, m.image_size, 3), dtype=torch.uint8)
+    clips, labels = clips.to(device), torch.zeros(case.batch, dtype=torch.long, device=device)
+    if case.stage == "pretrain":
+        model: nn.Module = pretrain_model(config)
+        loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = pretrain_loss
+    else:
+        model = classifier(config, CLASSES)
+        loss = FinetuneLoss(config.augment, CLASSES, str(device))
+    model = model.to(device).train()
+    if case.compiled:
+        model.compile()
+    called = wrap(model) if wrap else model
+    return Side(case, model, build_optimizer(model, config.optim, case.batch), lambda: loss(called, clips, labels))
+
+
+def theirs(case: Case, device: torch.device) -> Side:
+    config = case.experiment().override({"optim.layer_decay": 1.0})
+    m = config.model
+    video = torch.randn(case.batch, m.num_frames, 3, m.image_size, m.image_size, device=device)
+    if case.stage == "pretrain":
+        model: nn.Module = VideoMAEForPreTraining(_as_theirs(m, use_mean_pooling=False))
+        mask = torch.ones(case.batch, m.tokens, dtype=torch.bool, device=device)
+        mask[:, : round((1 - _HIDDEN) * m.tokens)] = False
+        inputs = {"bool_masked_pos": mask}
+    else:
+        model = VideoMAEForVideoClassification(_as_theirs(m, num_labels=CLASSES))
+        inputs = {"labels": torch.zeros(case.batch, dtype=torch.long, device=device)}
+    model = model.to(device).train()
+    if case.compiled:
+        model.compile()
+    return Side(case, model, build_optimizer(model, config.optim, case.batch), lambda: model(video, **inputs).loss)
+
+
+def _as_theirs(m: ModelConfig, **more: object) -> VideoMAEConfig:
+    return VideoMAEConfig(
+        image_size=m.image_size,
+        patch_size=m.patch_size,
+        num_frames=m.num_frames,
+        tubelet_size=m.tubelet_size,
+        hidden_size=m.embed_dim,
+        num_hidden_layers=m.depth,
+        num_attention_heads=m.num_heads,
+        intermediate_size=round(m.mlp_ratio * m.embed_dim),
+        decoder_hidden_size=m.decoder_embed_dim,
+        decoder_num_hidden_layers=m.decoder_depth,
+        decoder_num_attention_heads=m.decoder_num_heads,
+        decoder_intermediate_size=round(m.mlp_ratio * m.decoder_embed_dim),
+        **more,
+    )
