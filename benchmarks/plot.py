@@ -23,11 +23,14 @@ def draw(rows: list[Row], file: Path) -> None:
     ):
         chosen = [row for row in rows if row[held] == first[held]]
         for line, (measured, title) in enumerate(
-            (("seconds_per_clip", "seconds a clip"), ("peak_mb_per_clip", "peak megabytes a clip"))
+            (("seconds_per_clip", "seconds a clip"), ("peak_mb", f"megabytes at most, {first['batch']} clips"))
         ):
             _lines(axes[line][column], chosen, changed, measured)
+            axes[line][column].set_xticks(sorted({row[changed] for row in chosen}))
             axes[line][column].set_xlabel(label if line else "")
             axes[line][column].set_ylabel("" if column else title)
+    for line in (0, 1):
+        axes[line][0].set_ylim(bottom=0)
     axes[0][0].legend()
     with whole_file(file) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
@@ -45,4 +48,3 @@ def _lines(axis: Axes, rows: list[Row], changed: str, measured: str) -> None:
         stage, size, precision, recompute = kind
         label = f"{stage} {size} {precision}{', recomputed' if recompute else ''}"
         axis.plot(*zip(*sorted(points), strict=True), marker="o", linestyle="--" if recompute else "-", label=label)
-    axis.set_ylim(bottom=0)

@@ -49,7 +49,7 @@ def _steps(rows: list[Row]) -> Table:
     gpu = any("waits" in row for row in rows)
     columns = ["step", "clips", "ours s", "theirs s", "times faster", "by CPU time", "products", "clips/s"]
     columns += ["MFU", "waits"] if gpu else []
-    table = Table(*columns, "kept MB", "theirs", "peak MB", "theirs", title="whole steps; megabytes are of a clip")
+    table = Table(*columns, "kept MB/clip", "theirs", "peak MB", "theirs", title="whole steps")
     for row in rows:
         hardware = [_percent(row, "mfu"), _number(row, "waits", 0)] if gpu else []
         table.add_row(
@@ -63,8 +63,8 @@ def _steps(rows: list[Row]) -> Table:
             _number(row, "clips_per_s"),
             *hardware,
             *(
-                _number(row, f"{side}_{kind}_mb_per_clip", 0)
-                for kind in ("saved", "peak")
+                _number(row, f"{side}_{kind}", 0)
+                for kind in ("saved_mb_per_clip", "peak_mb")
                 for side in ("ours", "theirs")
             ),
         )
@@ -80,14 +80,15 @@ def _parts(rows: list[Row]) -> Table:
 
 
 def _lengths(rows: list[Row]) -> Table:
-    table = Table("clip", "recomputed", "s", "kept MB", "peak MB", title="longer and larger clips, of one clip")
+    table = Table("clip", "recomputed", "s/clip", "kept MB/clip", "clips", "peak MB", title="longer and larger clips")
     for row in rows:
         table.add_row(
             f"{_title(row)}, {row['frames']} x {row['image_size']}",
             "yes" if row["recompute"] else "no",
             "out of memory" if row.get("out_of_memory") else _number(row, "seconds_per_clip"),
             _number(row, "saved_mb_per_clip", 0),
-            _number(row, "peak_mb_per_clip", 0),
+            str(row["batch"]),
+            _number(row, "peak_mb", 0),
         )
     return table
 

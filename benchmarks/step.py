@@ -109,10 +109,10 @@ def _jobs(options: argparse.Namespace, rates: dict[Precision, float], device: to
         for case in _longer(options, eager, device):
             yield Job(LENGTHS, case.title, _seconds(case, rates) * 6, partial(cost_of, case, 1, device))
     if PROCESSES in options.only:
-        for case in eager[:1]:
-            for count in counts():
-                seconds = _STARTS_S + _seconds(case, rates) * (rounds + 1) * max(counts())
-                yield Job(PROCESSES, case.title, seconds, partial(with_processes, count, case, rounds))
+        case = [case for case in eager if case.stage == options.stages[0]][-1]
+        for count in counts():
+            seconds = _STARTS_S + _seconds(case, rates) * (rounds + 1) * max(counts())
+            yield Job(PROCESSES, case.title, seconds, partial(with_processes, count, case, rounds))
     if MEMORY in options.only and device.type == "cuda" and not options.quick:
         for size, printed in paper.PRINTED.items():
             for total in printed:
