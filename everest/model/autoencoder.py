@@ -59,9 +59,10 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, hidden: int) -> Tensor:
         """(B, V+M, D') with the hidden tokens last -> their pixels (B, M, P)."""
-        for block in self.blocks:
+        *others, last = self.blocks
+        for block in others:
             x = block(x)
-        return self.head(self.norm(x[:, -hidden:]))
+        return self.head(self.norm(last(x, hidden)))
 
 
 class PretrainModel(nn.Module):
