@@ -63,6 +63,7 @@ def _bench(videos: Path) -> None:
         raise UsageError(f"{videos} lacks {', '.join(missing)}; --videos names a folder that has them")
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TMPDIR"] = tempfile.tempdir = scratch  # in there LitData empties folders of common names
         folder = Path(scratch)
         listed = folder / "list.txt"
         listed.write_text("\n".join(str((videos / name).resolve()) for name in _GOOD * _COPIES))
