@@ -22,7 +22,6 @@ class Case:
     size: Size
     precision: Precision = "float32"
     compiled: bool = False
-    recompute: bool = False
     batch: int = 2
     frames: int = 16
     image_size: int = 224

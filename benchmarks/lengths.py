@@ -1,4 +1,4 @@
-"""What longer and larger clips cost, with and without recomputing in the backward pass."""
+"""What longer and larger clips cost."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -13,19 +13,18 @@ from benchmarks.timing import in_turns
 
 def longer(case: Case, frames: Iterable[int], sizes: Iterable[int]) -> Iterator[Case]:
     """The case at each number of frames, then at each other size of picture."""
-    for recompute in (False,):
-        for number in frames:
-            yield replace(case, frames=number, recompute=recompute)
-        for size in sizes:
-            if size != case.image_size:
-                yield replace(case, image_size=size, recompute=recompute)
+    for number in frames:
+        yield replace(case, frames=number)
+    for size in sizes:
+        if size != case.image_size:
+            yield replace(case, image_size=size)
 
 
 def cost_of(case: Case, rounds: int, device: torch.device) -> dict[str, object]:
     """Seconds, kept megabytes and the most megabytes at once, but where it does not fit into the device's memory."""
     found: dict[str, object] = {
         "stage": case.stage, "size": case.size, "precision": case.precision, "batch": case.batch,
-        "frames": case.frames, "image_size": case.image_size, "recompute": case.recompute,
+        "frames": case.frames, "image_size": case.image_size,
     }  # fmt: skip
     try:
         side = ours(case, device)

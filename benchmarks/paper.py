@@ -1,7 +1,5 @@
 """The memory that pre-training takes on 8 GPUs, beside what the paper prints for 8 A100."""
 
-import gc
-
 import torch
 
 from benchmarks.case import Case
@@ -28,6 +26,4 @@ def memory_of(size: Size, total: int, device: torch.device) -> dict[str, object]
         found["gb"] = GPUS * torch.cuda.max_memory_allocated(device) / 1e9
     except torch.cuda.OutOfMemoryError:
         found["out_of_memory"] = True
-    gc.collect()
-    torch.cuda.empty_cache()
     return found

@@ -38,13 +38,11 @@ def draw(rows: list[Row], file: Path) -> None:
 
 
 def _lines(axis: Axes, rows: list[Row], changed: str, measured: str) -> None:
-    kinds = dict.fromkeys((row["stage"], row["size"], row["precision"], row["recompute"]) for row in rows)
+    kinds = dict.fromkeys((row["stage"], row["size"], row["precision"]) for row in rows)
     for kind in kinds:
         points = [
             (row[changed], row[measured])
             for row in rows
-            if (row["stage"], row["size"], row["precision"], row["recompute"]) == kind and measured in row
+            if (row["stage"], row["size"], row["precision"]) == kind and measured in row
         ]
-        stage, size, precision, recompute = kind
-        label = f"{stage} {size} {precision}{', recomputed' if recompute else ''}"
-        axis.plot(*zip(*sorted(points), strict=True), marker="o", linestyle="--" if recompute else "-", label=label)
+        axis.plot(*zip(*sorted(points), strict=True), marker="o", label=" ".join(kind))

@@ -80,11 +80,10 @@ def _parts(rows: list[Row]) -> Table:
 
 
 def _lengths(rows: list[Row]) -> Table:
-    table = Table("clip", "recomputed", "s/clip", "kept MB/clip", "clips", "peak MB", title="longer and larger clips")
+    table = Table("clip", "s/clip", "kept MB/clip", "clips", "peak MB", title="longer and larger clips")
     for row in rows:
         table.add_row(
             f"{_title(row)}, {row['frames']} x {row['image_size']}",
-            "yes" if row["recompute"] else "no",
             "out of memory" if row.get("out_of_memory") else _number(row, "seconds_per_clip"),
             _number(row, "saved_mb_per_clip", 0),
             str(row["batch"]),
