@@ -24,6 +24,9 @@ class _Once(logging.Filter):
         return len(self._said) > new
 
 
+_ONCE = _Once()  # of all runs of a process: the same filter is added to a logger but once
+
+
 class SystemMetrics:
     """Calls ``report`` every few seconds, from a thread of its own, until stopped."""
 
@@ -39,7 +42,7 @@ class SystemMetrics:
 
     def _measure(self) -> None:
         """GPUs are among what is collected where ``nvidia-ml-py`` finds a driver."""
-        logging.getLogger(gpu_monitor.__name__).addFilter(_Once())
+        logging.getLogger(gpu_monitor.__name__).addFilter(_ONCE)
         collectors = SystemMetricsMonitor(run_id="")
         while not self._stop.wait(EVERY_S):
             collectors.collect_metrics()
