@@ -205,9 +205,13 @@ class OptimConfig(Section):
 
     epochs: Positive = 100
     steps: Positive | None = Field(None, description="length in optimizer steps instead; warm-up keeps its share")
-    batch_size: Positive = Field(8, description="clips a process takes through the network at once")
-    accumulate: Positive = Field(1, description="such batches per optimizer step")
-    lr: float = Field(1.5e-4, gt=0, description="per 256 clips of total batch")
+    batch_size: Positive = Field(8, description="clips of an optimizer step, of all processes together")
+    micro_batch: Positive = Field(
+        default_factory=lambda fields: fields.get("batch_size", 8),
+        description="clips a process takes through the network at once; as many processes as divide "
+        "batch_size / micro_batch do the same experiment; not given: all of batch_size",
+    )
+    lr: float = Field(1.5e-4, gt=0, description="per 256 clips of batch_size")
     min_lr: float = Field(1e-5, ge=0, description="at the end, per 256 clips")
     warmup_lr: float = Field(1e-6, ge=0, description="at the start, per 256 clips")
     warmup_epochs: float = Field(10, ge=0)
@@ -221,6 +225,11 @@ class OptimConfig(Section):
     deterministic: bool = Field(
         False, description="on GPUs too: the same bits each time, by slower algorithms; on the CPU that is always so"
     )
+
+    @property
+    def micro_batches(self) -> int:
+        """Of an optimizer step."""
+        return self.batch_size // self.micro_batch
 
 
 class EvaluateConfig(Section):
@@ -272,14 +281,26 @@ class Experiment(Section):
                 f"optim.warmup_epochs {optim.warmup_epochs:g} must be smaller than optim.epochs {optim.epochs}"
             )
         self.mask.counts(self.model.tokens)
-        if self.optim.batch_size % self.data.repeats:
-            raise ValueError(
-                f"optim.batch_size {self.optim.batch_size} must be a multiple of data.repeats {self.data.repeats}"
-            )
+        for name, part in (("optim.batch_size", "optim.micro_batch"), ("optim.micro_batch", "data.repeats")):
+            of, by = _value(self, name), _value(self, part)
+            if of % by:
+                raise ValueError(f"{name} {of} must be a multiple of {part} {by}")
         mixes = self.stage == "finetune" and (self.augment.mixup or self.augment.cutmix)
-        if mixes and self.optim.batch_size % 2:
-            raise ValueError(f"optim.batch_size {self.optim.batch_size} must be even with mixup or cutmix")
+        if mixes and optim.micro_batch % 2:
+            raise ValueError(f"optim.micro_batch {optim.micro_batch} must be even with mixup or cutmix")
         return self
+
+    def share_of(self, processes: int) -> int:
+        """Micro-batches of each of so many processes. Raises UsageError where they cannot share a step evenly."""
+        optim = self.optim
+        share, rest = divmod(optim.micro_batches, processes)
+        if rest or not share:
+            possible = [n for n in range(1, optim.micro_batches + 1) if optim.micro_batches % n == 0]
+            raise UsageError(
+                f"{processes} processes cannot share optim.batch_size {optim.batch_size} in micro-batches of "
+                f"{optim.micro_batch}; {', '.join(map(str, possible))} can, or set optim.micro_batch"
+            )
+        return share
 
     @property
     def dataset(self) -> str:
@@ -360,6 +381,12 @@ def check_value(name: str, value: Any) -> None:
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise UsageError(f"{name} = {value!r}: {message[0].lower()}{message[1:]}") from None
+
+
+def _value(config: Experiment, name: str) -> int:
+    section, _, field = name.partition(".")
+    value: int = getattr(getattr(config, section), field)
+    return value
 
 
 def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

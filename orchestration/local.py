@@ -52,9 +52,10 @@ class LocalLauncher:
         return f"{' '.join(self._command(spec))}\n\n# {self._file(spec.name, _RECIPE)}\n{spec.experiment.to_yaml()}"
 
     def check(self, spec: JobSpec) -> None:
-        """Nothing: what is wrong with a run of this machine it says itself, at once."""
+        spec.experiment.share_of(self.gpus)
 
     def submit(self, spec: JobSpec) -> None:
+        self.check(spec)
         self._file(spec.name, _LOCK).parent.mkdir(parents=True, exist_ok=True)
         with self._file(spec.name, _LOCK).open("w") as lock, self._file(spec.name, _LOG).open("a") as log:
             try:

@@ -2,10 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from everest import cli
@@ -48,14 +48,16 @@ def settings_page() -> str:
 
 def rows(section: type[BaseModel], prefix: str = "") -> list[str]:
     return [
-        f"| `{prefix}{name}` | {default(field.default)} | {field.description or ''} |"
+        f"| `{prefix}{name}` | {default(field)} | {field.description or ''} |"
         for name, field in section.model_fields.items()
         if not isinstance(field.default, Section)
     ]
 
 
-def default(value: Any) -> str:
-    return "by size" if value is PydanticUndefined else f"`{value}`"
+def default(field: FieldInfo) -> str:
+    if field.default_factory:
+        return "by others"
+    return "by size" if field.default is PydanticUndefined else f"`{field.default}`"
 
 
 def test_the_table_of_settings_is_what_the_code_has() -> None:

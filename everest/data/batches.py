@@ -30,6 +30,7 @@ class Batches:
 
     def __init__(self, loader: DataLoader[Unit], count: int, units: int, device: torch.device, takes_s: float) -> None:
         self._loader, self._count, self._units, self._device = loader, count, units, device
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._patience_s = _STUCK_AFTER_S + takes_s
 
     def __len__(self) -> int:
@@ -41,7 +42,17 @@ class Batches:
 
     def _next(self, units: Iterator[Unit]) -> Batch | None:
         made = list(islice(units, self._units))
-        return join(made, self._device) if made else None
+        if not made:
+            return None
+        if self._copying is None:
+            return join(made, self._device)
+        with torch.cuda.stream(self._copying):  # while what was asked for before is still computed
+            batch = join(made, self._device)
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_stream(self._copying)
+        for tensor in (batch.frames, batch.labels):
+            tensor.record_stream(computing)
+        return batch
 
     def _handed_over(self, units: Iterator[Unit]) -> Iterator[Unit]:
         silent_s = 0.0

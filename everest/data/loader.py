@@ -22,32 +22,33 @@ _CPU = torch.device("cpu")
 
 
 class TrainOrder:
-    """Which (epoch, video) each batch takes, from any batch on, for one of ``world`` processes.
+    """Which (epoch, video) each micro-batch of one of ``world`` processes takes, from step ``start`` on.
 
     Every epoch is a fresh permutation of all videos, cut into whole batches; what is left over waits for
-    another epoch. A set smaller than a batch is gone through more than once.
+    another epoch. A set smaller than a batch is gone through more than once. What a step takes does not depend
+    on ``world``: its micro-batches are dealt to the processes in turn.
     """
 
     def __init__(self, videos: int, config: Experiment, rank: int = 0, world: int = 1, start: int = 0) -> None:
-        self.videos, self.seed, self.rank, self.world, self.start = videos, config.seed, rank, world, start
+        self.videos, self.seed, self.start = videos, config.seed, start
         self.per_batch = config.optim.batch_size // config.data.repeats
-        group = config.optim.accumulate * world * self.per_batch
-        self.steps_per_epoch = max(1, videos // group)
-        self.batches_per_epoch = self.steps_per_epoch * config.optim.accumulate
+        self.per_micro_batch = config.optim.micro_batch // config.data.repeats
+        self.steps_per_epoch = max(1, videos // self.per_batch)
         self.steps = config.optim.steps or config.optim.epochs * self.steps_per_epoch
-        self.batches = self.steps * config.optim.accumulate
+        self.micro_batches = range(rank, config.optim.micro_batches, world)  # this process's, of every step
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in range(self.start, self.batches):
-            epoch, number = divmod(batch, self.batches_per_epoch)
-            if number == 0 or batch == self.start:
+        for step in range(self.start, self.steps):
+            epoch, number = divmod(step, self.steps_per_epoch)
+            if number == 0 or step == self.start:
                 order = np.random.default_rng(derived_seed(self.seed, "order", epoch)).permutation(self.videos)
-            begin = (number * self.world + self.rank) * self.per_batch
-            taken = order[np.arange(begin, begin + self.per_batch) % self.videos]
-            yield [(epoch, video) for video in taken.tolist()]
+            for micro_batch in self.micro_batches:
+                begin = number * self.per_batch + micro_batch * self.per_micro_batch
+                taken = order[np.arange(begin, begin + self.per_micro_batch) % self.videos]
+                yield [(epoch, video) for video in taken.tolist()]
 
     def __len__(self) -> int:
-        return self.batches - self.start
+        return (self.steps - self.start) * len(self.micro_batches)
 
 
 def train_loader(index: VideoIndex, config: Experiment, order: TrainOrder, device: torch.device = _CPU) -> Batches:

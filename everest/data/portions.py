@@ -41,7 +41,7 @@ class Portions:
 
 def training_portions(config: Experiment) -> Portions:
     repeats = config.data.repeats
-    return Portions(config.optim.batch_size // repeats, repeats, worker_count(config.data.workers))
+    return Portions(config.optim.micro_batch // repeats, repeats, worker_count(config.data.workers))
 
 
 def testing_portions(config: Experiment, segments: int, crops: int) -> Portions:

@@ -12,7 +12,7 @@ FOLDER = Path("/dev/shm")
 
 WAY_OUT = (
     "make it larger (EVEREST_SHM of a job, docker run --shm-size), or take fewer data.workers (0 needs none) "
-    "or a smaller optim.batch_size"
+    "or a smaller optim.micro_batch"
 )
 
 

@@ -85,7 +85,9 @@ def join(units: Sequence[Unit], device: torch.device) -> Batch:
             place.copy_(unit.frames, non_blocking=True)
     return Batch(
         frames=frames,
-        labels=torch.tensor([label for unit in units for label in unit.labels]),
+        labels=torch.tensor([label for unit in units for label in unit.labels], pin_memory=device.type == "cuda").to(
+            device, non_blocking=True
+        ),
         paths=[path for unit in units for path in unit.paths],
         bad={path: reason for unit in units for path, reason in unit.bad.items()},
         seconds=sum(unit.seconds for unit in units),

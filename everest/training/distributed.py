@@ -45,13 +45,14 @@ class Process:
     def main(self) -> bool:
         return self.rank == 0
 
-    def largest(self, value: int) -> int:
-        """The largest of all processes' values."""
+    def largest(self, *values: int) -> list[int]:
+        """The largest of all processes' values, one by one. No device is waited for."""
         if self.world == 1:
-            return value
-        tensor = torch.tensor(value)
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.int64)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
-        return int(tensor)
+        found: list[int] = tensor.tolist()
+        return found
 
     def gather(self, value: Any) -> list[Any]:
         """All processes' values, by rank, in every process."""

@@ -74,7 +74,7 @@ def evaluate(
             with autocast or torch.autocast(process.device.type, enabled=False):
                 views = view_probabilities(model, batch.frames, config)
             probabilities = torch.stack([view.mean(dim=0) for view in views.split(segments * crops)]).cpu()
-            labels = batch.labels[:: segments * crops]
+            labels = batch.labels[:: segments * crops].cpu()
             best = probabilities.topk(min(5, classes), dim=1).indices
             top5 += int((best == labels[:, None]).sum())
             loss -= float(probabilities.gather(1, labels[:, None]).log().sum())

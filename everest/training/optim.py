@@ -21,10 +21,10 @@ def parameter_groups(model: nn.Module, weight_decay: float, layer_decay: float) 
     return groups
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig, clips_per_step: int) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """AdamW at the peak learning rate, ``config.lr`` scaled by the total batch over 256."""
     groups = parameter_groups(model, config.weight_decay, config.layer_decay)
-    return torch.optim.AdamW(groups, lr=config.lr * clips_per_step / 256, betas=config.betas)
+    return torch.optim.AdamW(groups, lr=config.lr * config.batch_size / 256, betas=config.betas, fused=True)
 
 
 class CosineSchedule:

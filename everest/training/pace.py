@@ -4,6 +4,9 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
+
+import torch
 
 from everest.config import Experiment
 from everest.cores import local_processes, usable_cores
@@ -15,30 +18,44 @@ from everest.training.distributed import Process
 
 log = logging.getLogger(__name__)
 
+_Moment: TypeAlias = float | torch.cuda.Event
 _MUCH, _LONG_S = 1 / 3, 120.0  # from when on data is the limit: a share of the time, for so long
 
 
 class Pace:
-    """One process's times since numbers were last shown. No device is waited for."""
+    """One process's times since numbers were last shown. No device is waited for.
 
-    def __init__(self, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
+    A GPU waits for a batch from the end of what it computed before until the batch is there, however early this
+    process began to wait for it.
+    """
+
+    def __init__(self, workers: int, device: torch.device, clock: Callable[[], float] = time.monotonic) -> None:
         self._workers, self._clock = max(1, workers), clock
+        self._gpu = device.type == "cuda"
         self._begin()
 
     def _begin(self) -> None:
-        self._since, self._waited_s, self._making_s, self._clips = self._clock(), 0.0, 0.0, 0
+        self._since, self._making_s, self._clips = self._clock(), 0.0, 0
+        self._waits: list[tuple[_Moment, _Moment]] = []
 
     @property
     def seconds(self) -> float:
         return self._clock() - self._since
 
     def next(self, batches: Iterator[Batch]) -> Batch:
-        began = self._clock()
+        began = self._moment()
         batch = next(batches)
-        self._waited_s += self._clock() - began
+        self._waits.append((began, self._moment()))
         self._making_s += batch.seconds
         self._clips += len(batch.frames)
         return batch
+
+    def _moment(self) -> _Moment:
+        if not self._gpu:
+            return self._clock()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -48,9 +65,13 @@ class Pace:
         self._since += self._clock() - began
 
     def numbers(self, process: Process) -> dict[str, float]:
-        """Over all processes; begins anew. The share is that of the process that waits most: all wait for it."""
+        """Over all processes; begins anew. The share is that of the process that waits most: all wait for it.
+
+        On a GPU what came in must have been computed.
+        """
         seconds = max(self.seconds, 1e-9)
-        each = process.gather((self._clips, self._making_s, self._waited_s / seconds))
+        waited_s = sum(_seconds(began, came) for began, came in self._waits)
+        each = process.gather((self._clips, self._making_s, waited_s / seconds))
         clips_per_s = sum(clips for clips, _, _ in each) / seconds
         data_wait = max(waited for _, _, waited in each)
         self._begin()
@@ -60,6 +81,12 @@ class Pace:
             "perf/step_clips_per_s": clips_per_s / max(1 - data_wait, 1e-9),
             "perf/loader_clips_per_s": sum(self._workers * clips / max(making, 1e-9) for clips, making, _ in each),
         }
+
+
+def _seconds(began: _Moment, came: _Moment) -> float:
+    if isinstance(began, float) and isinstance(came, float):
+        return came - began
+    return float(began.elapsed_time(came)) / 1000  # type: ignore[union-attr,arg-type]
 
 
 class DataLimit:

@@ -31,9 +31,10 @@ from everest.training.evaluate import Evaluation, evaluate
 from everest.training.finetune import FinetuneLoss
 from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import METRICS
-from everest.training.loop import Loss, Training, train
+from everest.training.loop import Training, train
 from everest.training.manifest import Damaged
 from everest.training.pretrain import pretrain_loss
+from everest.training.step import Loss
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,9 @@ def run(
     ``folder`` keeps what a person looks at: the experiment, figures, the exported model and the result. ``queue``
     may take checkpoints to the store while training goes on.
     Raises UsageError before anything is written where the experiment cannot be run or is not the one
-    that ``folder`` was begun with; Interrupted after saving when asked to stop.
+    that ``folder`` was begun with, or so many processes cannot share it; Interrupted after saving when asked to stop.
     """
+    config.share_of(process.world)
     train_index, val_index = process.together(lambda: _indices(config))
     process.together(lambda: _require_shared_memory(config, val_index))
     data = _data(train_index, val_index)
@@ -195,8 +197,7 @@ def _take_over(training: Training) -> Checkpoint | None:
         same_experiment(begun, training.config, where)
         if DATA in checkpoint.texts and not training.metrics_file.with_name(DATA).exists():
             _same_data(checkpoint.texts[DATA], training.texts[DATA], training.config, where)
-        with suppress(UsageError):  # which all processes raise alike, later
-            training.restore(checkpoint)
+        training.restore(checkpoint)
 
     checkpoint = training.checkpoints.newest(use)
     if checkpoint:
@@ -329,9 +330,9 @@ def _describe_data(config: Experiment, tracker: Tracker, train_index: VideoIndex
 
 
 def _summary(training: Training) -> str:
-    t = training
+    t, batch = training, training.config.optim.batch_size
     millions = sum(parameter.numel() for parameter in t.model.parameters()) / 1e6
     return (
-        f"{len(t.index.videos)} videos, {t.steps} steps of {t.clips_per_step} clips, {millions:.1f} M parameters, "
+        f"{len(t.index.videos)} videos, {t.steps} steps of {batch} clips, {millions:.1f} M parameters, "
         f"{t.process.world} process{'es' if t.process.world > 1 else ''} on {t.process.device.type}"
     )

@@ -40,6 +40,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
     if not spec.name[0].isalpha():
         raise UsageError(f"name = {spec.name!r}: must begin with a letter, since the pods get a service of that name")
     here, settings = settings, settings.for_pods()
+    spec.experiment.share_of(settings.nodes * settings.processes_per_pod)
     template = _template(spec, settings)
     require_named_bucket(here)
     require_reachable(here, to_tree(template.spec), "s3_endpoint", "mlflow_uri")
@@ -194,7 +195,7 @@ def _volumes(spec: JobSpec, settings: PlatformSettings) -> tuple[list[k8s.V1Volu
 
 
 def _elastic(settings: PlatformSettings) -> KubeflowOrgV1ElasticPolicy | None:
-    """A checkpoint belongs to a number of processes, so that the number of pods never changes."""
+    """The number of pods never changes."""
     if settings.elastic_restarts is None:
         return None
     return KubeflowOrgV1ElasticPolicy(

@@ -16,13 +16,13 @@ from tests.services import S3, experiments, until
 
 
 def tiny(steps: int, **changes: object) -> list[str]:
-    """A demo recipe made so small that eight processes on two cores run it."""
+    """A demo recipe made so small that eight processes on two cores run it, with ``optim.micro_batch`` 1."""
     settings = {
         "data.train": "/data/train.csv", "data.val": "/data/val.csv", "data.workers": 0, "data.rate": 1,
         "model.image_size": 32, "model.num_frames": 4, "model.embed_dim": 48, "model.depth": 2,
-        "model.decoder_embed_dim": 24, "model.decoder_depth": 1, "optim.batch_size": 4, "optim.steps": steps,
-        "init": "null", "keep.checkpoint_steps": 10, "keep.log_steps": 2, "keep.picture_epochs": 0,
-        "evaluate.every_epochs": 100000, "evaluate.segments": 1,
+        "model.decoder_embed_dim": 24, "model.decoder_depth": 1, "optim.batch_size": 8, "optim.micro_batch": 4,
+        "optim.steps": steps, "init": "null", "keep.checkpoint_steps": 10, "keep.log_steps": 2,
+        "keep.picture_epochs": 0, "evaluate.every_epochs": 100000, "evaluate.segments": 1,
         **changes,
     }  # fmt: skip
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

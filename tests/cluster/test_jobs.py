@@ -47,7 +47,7 @@ def pretrained(platform: Platform) -> str:
 def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
     platform: Platform, pretrained: str, videos: Path
 ) -> None:
-    arguments = " ".join(["--name", "eight", *tiny(20, init=f"work/{pretrained}")])
+    arguments = " ".join(["--name", "eight", *tiny(20, init=f"work/{pretrained}", **{"optim.micro_batch": 1})])
     work = platform.environment["EVEREST_WORK"]
     done = platform.make("submit", "RECIPE=demo-finetune", f"ARGS={arguments}", f"WORK={work}")
     assert done.code == 0, done.err + done.out
@@ -94,7 +94,7 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
 def test_two_pods_of_eight_ranks_train_together_from_weights_of_another_run(
     platform: Platform, pretrained: str
 ) -> None:
-    arguments = tiny(6, init=f"work/{pretrained}")
+    arguments = tiny(6, init=f"work/{pretrained}", **{"optim.batch_size": 16, "optim.micro_batch": 1})
     done = platform.jobs("submit", "demo-finetune", "--name", "two-pods", *arguments, "--wait", EVEREST_NODES="2")
     assert done.code == 0, done.err + platform.jobs("logs", "two-pods").out
     assert "16 processes on cpu" in platform.jobs("logs", "two-pods", "--rank", "0").out
@@ -254,7 +254,9 @@ def test_what_cannot_work_is_said_in_a_line_and_leaves_nothing(platform: Platfor
         ),
     }  # fmt: skip
     started = {
-        name: platform.start("submit", "demo-finetune", "--name", name, *tiny(10), "--wait", *arguments)
+        name: platform.start(
+            "submit", "demo-finetune", "--name", name, *tiny(10, **{"optim.micro_batch": 1}), "--wait", *arguments
+        )
         for name, (arguments, _, _) in cases.items()
     }
     for name, (_, code, said) in cases.items():

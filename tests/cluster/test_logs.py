@@ -117,7 +117,8 @@ def test_a_rank_that_a_job_does_not_have_and_a_pod_that_has_not_begun_are_said(n
         namespace=namespace, gpus=64, nodes=2, s3_bucket="everest", mlflow_uri="http://mlflow:5000"
     )
     jobs = KubernetesLauncher(settings)
-    jobs.submit(JobSpec(Experiment.load("demo-pretrain").override({"name": "large", "data.train": "/data"})))
+    many = {"optim.batch_size": 128, "optim.micro_batch": 1, "data.repeats": 1}
+    jobs.submit(JobSpec(Experiment.load("demo-pretrain").override({"name": "large", "data.train": "/data", **many})))
     for rank in (128, -1):
         with pytest.raises(UsageError, match=f"--rank {rank}: large has the ranks 0 to 127"):
             list(jobs.logs("large", rank))

@@ -58,8 +58,8 @@ def test_pods_pass_the_restricted_security_standard(
 
 def test_jobs_of_two_pods_get_no_container_that_the_standard_refuses(platform: Platform, restricted: str) -> None:
     """The operator adds one to jobs with a Master."""
-    arguments = ["submit", "demo-pretrain", "--nodes", "2", "--namespace", restricted, "--name", "strict"]
-    done = platform.jobs(*arguments, EVEREST_POD_PATCH="", EVEREST_DATA="")
+    job = ["demo-pretrain", "--name", "strict", "--nodes", "2", "--gpus", "4"]
+    done = platform.jobs("submit", *job, "--namespace", restricted, EVEREST_POD_PATCH="", EVEREST_DATA="")
     assert done.code == 0, done.err
     command = ["kubectl", "-n", restricted, "wait", "--for=create", "pod/strict-worker-1", "--timeout=300s"]
     created = subprocess.run(command, env=platform.environment, capture_output=True, text=True, check=False)

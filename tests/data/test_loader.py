@@ -40,11 +40,18 @@ def test_an_epoch_takes_every_video_once_in_another_order_each_time() -> None:
     assert epochs[0] != [(0, video) for _, video in epochs[1]]
 
 
-def test_processes_share_an_epoch_without_overlap() -> None:
-    config = experiment()
-    ranks = [[v for batch in TrainOrder(16, config, rank, world=2) for v in batch] for rank in (0, 1)]
-    assert len(ranks[0]) == len(ranks[1]) == 24
-    assert sorted(ranks[0] + ranks[1]) == sorted((e, v) for e in range(3) for v in range(16))
+@pytest.mark.parametrize("world", [1, 2, 3, 6])
+def test_any_number_of_processes_takes_the_same_videos_in_each_step_from_any_step_on(world: int) -> None:
+    config = experiment(**{"optim.batch_size": 12, "optim.micro_batch": 2})
+    whole = list(TrainOrder(30, experiment(**{"optim.batch_size": 12})))
+    assert len(whole) == 6
+    for start in (0, 3):
+        orders = [TrainOrder(30, config, rank, world, start) for rank in range(world)]
+        ranks = [list(order) for order in orders]
+        assert [len(order) for order in orders] == [len(taken) for taken in ranks]
+        in_turn = [micro_batch for dealt in zip(*ranks, strict=True) for micro_batch in dealt]
+        videos = [video for micro_batch in in_turn for video in micro_batch]
+        assert videos == [video for step in whole[start:] for video in step]
 
 
 @pytest.mark.parametrize("start", [1, 4, 5, 11])
@@ -61,9 +68,9 @@ def test_a_set_smaller_than_a_batch_is_gone_through_more_than_once() -> None:
         assert {video for _, video in batch} == {0, 1, 2}
 
 
-def test_steps_and_accumulation_decide_how_many_batches() -> None:
-    assert len(TrainOrder(16, experiment(**{"optim.steps": 7, "optim.accumulate": 2}))) == 14
-    assert TrainOrder(16, experiment(**{"optim.accumulate": 2})).steps_per_epoch == 2
+def test_steps_and_micro_batches_decide_how_many_there_are() -> None:
+    assert len(TrainOrder(16, experiment(**{"optim.steps": 7, "optim.micro_batch": 2}))) == 14
+    assert TrainOrder(16, experiment(**{"optim.micro_batch": 2})).steps_per_epoch == 4
 
 
 def test_batches_are_the_clips_of_their_videos_whoever_makes_them_and_from_wherever_on(index: VideoIndex) -> None:

@@ -29,6 +29,7 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_never_killed(
     synthetic: Path, tmp_path: Path, processes: int, signals: dict[signal.Signals, int]
 ) -> None:
     changes = {"optim.steps": STEPS, "data.workers": 2 - processes, "keep.checkpoint_steps": 7, "keep.log_steps": 3}
+    changes |= {"optim.micro_batch": 4 // processes}
     config = tiny("pretrain", synthetic, **changes)
     whole = Run(config, tmp_path / "whole", processes)
     for number, (sent, code) in enumerate(signals.items()):
@@ -54,14 +55,28 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_never_killed(
         assert "Traceback" not in log
 
 
-def test_two_processes_learn_the_same_from_the_same_total_batch_as_one(synthetic: Path, tmp_path: Path) -> None:
-    """Whatever is drawn per process is left out: every kept token but one is visible, and paths are never dropped."""
-    changes = {"optim.steps": 6, "model.drop_path": 0.0, "data.val": None, "augment.flip": False}
-    plain = {"augment.mixup": 0, "augment.cutmix": 0, "augment.erase": 0, "augment.rand_augment": None}
-    one = tiny("finetune", synthetic, **changes, **plain, **{"optim.batch_size": 8})
-    two = one.override({"optim.batch_size": 4})
-    runs = [Run(one, tmp_path / "one"), Run(two, tmp_path / "two", processes=2)]
-    assert [run.wait() for run in runs] == [0, 0]
-    expected, found = (weights(run) for run in runs)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=1e-4)
+@pytest.mark.parametrize(("stage", "several"), [("pretrain", [4]), ("finetune", [2, 4])])
+def test_any_number_of_processes_learns_the_same_and_goes_on_with_another_number(
+    synthetic: Path, tmp_path: Path, stage: str, several: list[int]
+) -> None:
+    """Whatever is drawn at random is part of the experiment: masks, mixing, erasing, paths dropped, frames chosen."""
+    shared = {"optim.batch_size": 8, "optim.micro_batch": 2, "optim.steps": 30, "keep.checkpoint_steps": 2}
+    drawn = {"frames.select": True, "augment.mixup": 0.8} if stage == "finetune" else {"data.repeats": 2}
+    config = tiny(stage, synthetic, **shared, **drawn, **{"data.val": None, "optim.epochs": 15})
+    whole = [Run(config, tmp_path / f"whole-{processes}", processes) for processes in (1, *several)]
+    assert {run.wait() for run in whole} == {0}
+    for step, processes in ((5, 4), (15, 2)):
+        killed = Run(config, tmp_path / "killed", processes)
+        killed.wait_for_step(step)
+        killed.kill(signal.SIGKILL)
+        assert not (killed.folder / "result.json").exists()
+    resumed = Run(config, tmp_path / "killed")
+    assert resumed.wait() == 0
+
+    one, *others = whole
+    for run in (*others, resumed):
+        assert [line["step"] for line in run.metrics()] == list(range(1, 31))
+        losses = [[line["train/loss"] for line in each.metrics()] for each in (run, one)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+        for name, tensor in weights(one).items():
+            torch.testing.assert_close(weights(run)[name], tensor, atol=2e-5, rtol=1e-4, msg=name)

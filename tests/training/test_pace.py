@@ -40,7 +40,7 @@ def batches(clock: Clock, waits_s: float, making_s: float) -> Iterator[Batch]:
 def test_waiting_the_steps_speed_and_the_workers_are_told_apart() -> None:
     """Of 10 s a batch of 4 clips waits 4, and is made in 20 s of one of 3 workers; a picture of 50 s counts nowhere."""
     clock = Clock()
-    pace, made = Pace(workers=3, clock=clock), batches(clock, 4, 20)
+    pace, made = Pace(workers=3, device=ALONE.device, clock=clock), batches(clock, 4, 20)
     for _ in range(2):
         for _ in range(5):
             pace.next(made)
@@ -60,7 +60,7 @@ def test_of_several_processes_clips_are_added_and_the_longest_wait_counts() -> N
             return [value, (4, 2.0, 0.5), (4, 4.0, 0.0)]
 
     clock = Clock()
-    pace = Pace(workers=2, clock=clock)
+    pace = Pace(workers=2, device=ALONE.device, clock=clock)
     pace.next(batches(clock, 1, 1))
     clock.now += 3
     assert pace.numbers(Three(0, 3, torch.device("cpu"))) == pytest.approx({

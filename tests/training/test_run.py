@@ -95,7 +95,7 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "pretrain": {"data.repeats": 2, "optim.accumulate": 2, "optim.steps": STEPS, "keep.log_steps": 2},
+    "pretrain": {"data.repeats": 2, "optim.micro_batch": 2, "optim.steps": STEPS, "keep.log_steps": 2},
     "finetune": {"frames.select": True, "optim.layer_decay": 0.75},
 }
 
@@ -398,19 +398,6 @@ def test_a_folder_begun_with_other_settings_is_refused_with_the_difference(synth
         start(tiny("pretrain", synthetic, **{"mask.keep_ratio": 0.5}), tmp_path / "run")
 
 
-def test_another_number_of_processes_cannot_continue_a_run(synthetic: Path, tmp_path: Path) -> None:
-    config, folder = tiny("pretrain", synthetic), tmp_path / "run"
-    with pytest.raises(Killed):
-        start(config, folder, KillAt(5, "train/loss"))
-    checkpoints = Checkpoints(FolderStore(folder / "checkpoints"), folder, keep=2)
-    saved = checkpoints.newest()
-    assert saved is not None
-    checkpoints.take_over(saved)
-    checkpoints.save(saved.step + 1, saved.weights, {**saved.training, "processes": 2}, saved.texts)
-    with pytest.raises(UsageError, match="begun with 2 processes and cannot go on with 1"):
-        start(config, folder)
-
-
 def test_a_run_that_went_on_elsewhere_and_comes_back_has_all_its_numbers(synthetic: Path, tmp_path: Path) -> None:
     """As pods of a job do, of which now one and now another has the first process."""
     config, store = tiny("finetune", synthetic), tmp_path / "checkpoints"
@@ -537,8 +524,8 @@ def test_hours_are_those_of_every_step_and_of_no_validation(
 
         return wrapped
 
-    monkeypatch.setattr(loop, "Pace", lambda workers: Pace(workers, clock=lambda: passed))
-    monkeypatch.setattr(loop, "_forward_backward", taking(1.0, loop._forward_backward))
+    monkeypatch.setattr(loop, "Pace", lambda workers, device: Pace(workers, device, clock=lambda: passed))
+    monkeypatch.setattr(loop.Step, "__call__", taking(1.0, loop.Step.__call__))
     monkeypatch.setattr(loop.Training, "run_validation", taking(100.0, loop.Training.run_validation))
     start(tiny("finetune", synthetic, **{"keep.log_steps": 5}), tmp_path)  # validates every 4 steps
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

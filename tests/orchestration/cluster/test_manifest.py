@@ -19,7 +19,8 @@ from orchestration.settings import PlatformSettings
 from tests.test_docs import ROOT
 
 GOLDEN = Path(__file__).parent / "manifests"
-SPEC = JobSpec(Experiment.load("demo-pretrain"), commit="0123456789abcdef0123456789abcdef01234567", submission="s1")
+EXPERIMENT = Experiment.load("demo-pretrain").override({"optim.micro_batch": 2})  # for up to 32 processes
+SPEC = JobSpec(EXPERIMENT, commit="0123456789abcdef0123456789abcdef01234567", submission="s1")
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"s3_bucket": "videos"},

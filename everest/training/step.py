@@ -1,0 +1,99 @@
+"""One optimizer step. Nothing of it is read from the device, so that nothing waits for it."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from everest.config import Experiment
+from everest.data.units import Batch
+from everest.model.autoencoder import PretrainModel
+from everest.model.classifier import Classifier
+from everest.model.frames import select_frames
+from everest.seeding import derived_seed, seed_everything
+from everest.training.distributed import Process
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class Done(NamedTuple):
+    """Scalars on the device. The weights have changed unless the norm is not finite."""
+
+    loss: Tensor  # mean over this process's micro-batches
+    grad_norm: Tensor  # before clipping, the same in all processes
+
+
+class Step:
+    """Forward and backward of this process's micro-batches, then AdamW (fused) on the mean gradient of all.
+
+    Random choices depend on the step and the micro-batch's number in it, not on the process that makes them.
+    Where any micro-batch's loss or gradient is not finite, no process changes its weights.
+    """
+
+    def __init__(
+        self,
+        config: Experiment,
+        model: PretrainModel | Classifier,
+        loss: Loss,
+        optimizer: torch.optim.AdamW,
+        process: Process,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.config, self.model, self.loss, self.optimizer = config, model, loss, optimizer
+        self.process, self.autocast = process, autocast
+        self.micro_batches = range(process.rank, config.optim.micro_batches, process.world)
+        self.network: nn.Module = (
+            DistributedDataParallel(
+                model,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,
+                static_graph=len(self.micro_batches) == 1,  # which allows no step without exchange before
+            )
+            if process.world > 1
+            else model
+        )
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def __call__(self, step: int, batches: Iterable[Batch]) -> Done:
+        """``batches`` are this process's micro-batches, on the device."""
+        losses = []
+        for number, batch in zip(self.micro_batches, batches, strict=True):
+            with self._sums() if number != self.micro_batches[-1] else nullcontext():
+                losses.append(self._forward_backward(batch, ("step", step, number)))
+        return Done(torch.stack(losses).mean(), self._update())
+
+    def _sums(self) -> AbstractContextManager[None]:
+        """Gradients stay in this process until the last micro-batch."""
+        network = self.network
+        sums: AbstractContextManager[None] = (
+            network.no_sync() if isinstance(network, DistributedDataParallel) else nullcontext()
+        )
+        return sums
+
+    def _forward_backward(self, batch: Batch, keys: tuple[int | str, ...]) -> Tensor:
+        """Adds the micro-batch's gradients, all of them NaN where its loss is not finite. Returns the loss."""
+        config, device = self.config, self.process.device
+        seed_everything(config.seed, *keys)
+        clips = batch.frames
+        if config.frames.select:
+            generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "frames", *keys) % 2**63)
+            clips = select_frames(self.model.patch_embed, clips, config.model.num_frames, config.frames, generator)
+        with self.autocast():
+            loss = self.loss(self.network, clips, batch.labels)
+        share = 1 / len(self.micro_batches)
+        loss.backward(torch.where(loss.detach().isfinite(), share, torch.nan))
+        return loss.detach()
+
+    def _update(self) -> Tensor:
+        """Returns the norm of the gradients, which clipping divides by and AdamW looks at, both within its kernel."""
+        optimizer, largest = self.optimizer, self.config.optim.clip_grad
+        norm = nn.utils.get_total_norm(parameter.grad for parameter in self._parameters if parameter.grad is not None)
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        if largest:
+            optimizer.grad_scale = (norm / largest).clamp(min=1)  # type: ignore[attr-defined]
+        optimizer.step()
+        optimizer.zero_grad()
+        return norm
