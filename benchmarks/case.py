@@ -32,13 +32,16 @@ class Case:
         kind = " compiled" if self.compiled else ""
         return f"{self.stage} {self.size} {self.precision}{kind}, {self.batch} x {self.frames} x {self.image_size}"
 
-    def experiment(self) -> Experiment:
-        """That of the published recipe for Kinetics-400, with gradients clipped."""
+    def experiment(self, processes: int = 1) -> Experiment:
+        """That of the published recipe for Kinetics-400, with gradients clipped; so many clips for each process."""
         return Experiment.load(f"kinetics400-{self.stage}").override(
             {
                 "model.size": self.size,
                 "model.num_frames": self.frames,
                 "model.image_size": self.image_size,
+                "data.repeats": 1,
+                "optim.batch_size": self.batch * processes,
+                "optim.micro_batch": self.batch,
                 "optim.precision": self.precision,
                 "optim.clip_grad": 1.0,
                 **(_TINY if self.tiny else {}),

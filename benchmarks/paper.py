@@ -5,6 +5,7 @@ import torch
 from benchmarks.case import Case
 from benchmarks.sides import ours
 from everest.config import Size
+from everest.training.distributed import Process
 
 GPUS = 8
 #: GB on all of them together, by total batch; K400, 16 frames of 224 x 224.
@@ -20,7 +21,7 @@ def memory_of(size: Size, total: int, device: torch.device) -> dict[str, object]
     found: dict[str, object] = {"size": size, "batch": total, "paper_gb": PRINTED[size][total]}
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        side = ours(Case("pretrain", size, "bfloat16", batch=total // GPUS), device)
+        side = ours(Case("pretrain", size, "bfloat16", batch=total // GPUS), Process(0, 1, device))
         for _ in range(2):  # the optimizer's state is there from the second on
             side.step()
         found["gb"] = GPUS * torch.cuda.max_memory_allocated(device) / 1e9

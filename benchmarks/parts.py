@@ -40,6 +40,10 @@ _CALLS: tuple[tuple[Any, str, str], ...] = (
     (PretrainModel, "forward", LOSS),
     (Classifier, "forward", "encoder"),
     (FinetuneLoss, "_erased", "erasing"),
+    (torch.Tensor, "backward", "backward"),
+    (torch.nn.utils, "get_total_norm", "clipping"),
+    (torch.optim.AdamW, "step", "AdamW"),
+    (torch.optim.AdamW, "zero_grad", "zeroing"),
 )
 
 
@@ -53,15 +57,7 @@ def parts_of(side: Side, rounds: int, device: torch.device) -> dict[str, float]:
         watch.clear()
         for _ in range(rounds):
             with watch.part(LOSS):
-                loss = side.forward()
-            with watch.part("backward"):
-                loss.backward()
-            with watch.part("clipping"):
-                side.clip()
-            with watch.part("AdamW"):
-                side.optimizer.step()
-            with watch.part("zeroing"):
-                side.optimizer.zero_grad()
+                side.step()
     return {part: seconds / rounds for part, seconds in watch.totals().items()}
 
 

@@ -8,7 +8,6 @@ import sys
 from dataclasses import asdict
 
 import torch
-from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.case import Case
 from benchmarks.machine import device
@@ -51,7 +50,7 @@ def main() -> None:
     parser.add_argument("rounds", type=int)
     options = parser.parse_args()
     with processes(device()) as process:
-        side = ours(Case(**options.case), process.device, DistributedDataParallel if process.world > 1 else None)
+        side = ours(Case(**options.case), process)
         seconds = in_turns({"ours": side.step}, options.rounds, process.device)["ours"].wall
         if process.main:
             print(json.dumps(seconds))

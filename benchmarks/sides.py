@@ -13,10 +13,15 @@ from transformers import VideoMAEConfig, VideoMAEForPreTraining, VideoMAEForVide
 
 from benchmarks.case import Case
 from everest.config import ModelConfig
+from everest.data.units import Batch
+from everest.model.autoencoder import PretrainModel
+from everest.model.classifier import Classifier
 from everest.model.registry import classifier, pretrain_model
+from everest.training.distributed import Process
 from everest.training.finetune import FinetuneLoss
 from everest.training.optim import build_optimizer
 from everest.training.pretrain import pretrain_loss
+from everest.training.step import Loss, Step
 
 CLASSES = 400
 _HIDDEN = 0.9  # of VideoMAE's tokens
@@ -24,49 +29,39 @@ _HIDDEN = 0.9  # of VideoMAE's tokens
 
 @dataclass
 class Side:
-    """A network that learns, and what a step of it is."""
+    """A network that learns, and what a step of it is: all that training does with a batch that is there."""
 
     case: Case
     model: nn.Module
-    optimizer: torch.optim.Optimizer
     loss: Callable[[], Tensor]
+    step: Callable[[], object]
 
     def forward(self) -> Tensor:
-        device = next(self.model.parameters()).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.case.precision == "bfloat16"):
+        with _autocast(self.case, next(self.model.parameters()).device):
             return self.loss()
 
-    def step(self) -> None:
-        """All that training does with a batch that is there: loss, backward, clipping, AdamW, zeroing."""
-        self.forward().backward()
-        self.clip()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
 
-    def clip(self) -> None:
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-
-
-def ours(case: Case, device: torch.device, wrap: Callable[[nn.Module], nn.Module] | None = None) -> Side:
-    """``wrap`` is around the network, as that which makes several processes one."""
-    config = case.experiment()
+def ours(case: Case, process: Process) -> Side:
+    """The step that training takes."""
+    device, config = process.device, case.experiment(process.world)
     m = config.model
     clips = torch.randint(256, (case.batch, m.num_frames, m.image_size, m.image_size, 3), dtype=torch.uint8)
-    clips, labels = clips.to(device), torch.zeros(case.batch, dtype=torch.long, device=device)
+    batch = Batch(clips.to(device), torch.zeros(case.batch, dtype=torch.long, device=device), [], {}, 0.0)
     if case.stage == "pretrain":
-        model: nn.Module = pretrain_model(config)
-        loss: Callable[[nn.Module, Tensor, Tensor], Tensor] = pretrain_loss
+        model: PretrainModel | Classifier = pretrain_model(config)
+        loss: Loss = pretrain_loss
     else:
         model = classifier(config, CLASSES)
         loss = FinetuneLoss(config.augment, CLASSES, str(device))
     model = model.to(device).train()
     if case.compiled:
         model.compile()
-    called = wrap(model) if wrap else model
-    return Side(case, model, build_optimizer(model, config.optim, case.batch), lambda: loss(called, clips, labels))
+    step = Step(config, model, loss, build_optimizer(model, config.optim), process, lambda: _autocast(case, device))
+    return Side(case, model, lambda: loss(model, batch.frames, batch.labels), lambda: step(0, [batch]))
 
 
 def theirs(case: Case, device: torch.device) -> Side:
+    """The same by hand: loss, backward, clipping, AdamW, zeroing."""
     config = case.experiment().override({"optim.layer_decay": 1.0})
     m = config.model
     video = torch.randn(case.batch, m.num_frames, 3, m.image_size, m.image_size, device=device)
@@ -81,7 +76,20 @@ def theirs(case: Case, device: torch.device) -> Side:
     model = model.to(device).train()
     if case.compiled:
         model.compile()
-    return Side(case, model, build_optimizer(model, config.optim, case.batch), lambda: model(video, **inputs).loss)
+    optimizer = build_optimizer(model, config.optim)
+
+    def step() -> None:
+        side.forward().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    side = Side(case, model, lambda: model(video, **inputs).loss, step)
+    return side
+
+
+def _autocast(case: Case, device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bfloat16")
 
 
 def _as_theirs(m: ModelConfig, **more: object) -> VideoMAEConfig:

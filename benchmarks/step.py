@@ -27,6 +27,7 @@ from benchmarks.sides import ours
 from everest.errors import UsageError
 from everest.program import exit_code
 from everest.progress import ProgressBar, clock
+from everest.training.distributed import Process
 
 STEPS, PARTS, LENGTHS, PROCESSES, MEMORY = SECTIONS = ("steps", "parts", "lengths", "processes", "memory")
 
@@ -100,7 +101,7 @@ def _jobs(options: argparse.Namespace, rates: dict[Precision, float], device: to
     eager = [case for case in cases if not case.compiled]
     if STEPS in options.only:
         for case in cases:
-            seconds = _seconds(case, rates) * (4.2 * (rounds + 1) + 12) + 2 * _COMPILES_S * case.compiled
+            seconds = _seconds(case, rates) * (4.2 * (rounds + 1) + 7) + 2 * _COMPILES_S * case.compiled
             yield Job(STEPS, case.title, seconds, partial(compared, case, rounds, device))
     if PARTS in options.only:
         for case in eager:
@@ -147,7 +148,7 @@ def _longer(options: argparse.Namespace, cases: list[Case], device: torch.device
 
 def _parts(case: Case, rounds: int, device: torch.device) -> dict[str, object]:
     named: dict[str, object] = {"stage": case.stage, "size": case.size, "precision": case.precision}
-    return {**named, "batch": case.batch, "seconds": parts_of(ours(case, device), rounds, device)}
+    return {**named, "batch": case.batch, "seconds": parts_of(ours(case, Process(0, 1, device)), rounds, device)}
 
 
 def _seconds(case: Case, rates: dict[Precision, float]) -> float:

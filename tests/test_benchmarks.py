@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -13,17 +14,20 @@ ROOT = Path(__file__).parents[1]
 
 def run(*command: str) -> str:
     environment = os.environ | {"COLUMNS": "200", "EVEREST_TEST_S3": "http://127.0.0.1:1"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+def make(target: str, **words: str | Path) -> str:
+    """In the environment as it is: whether that is up to date is nothing here."""
+    return run("make", "--old-file=.venv/.ready", target, *(f"{name}={word}" for name, word in words.items()))
+
+
 def test_bench_measures_steps_parts_lengths_and_processes(tmp_path: Path) -> None:
     files = tmp_path / "bench.json", tmp_path / "bench.png"
-    short = ["--quick", "--sizes", "small", "--precisions", "float32", "--compile", "no"]
-    said = run("benchmarks.step", *short, "--json", str(files[0]), "--plot", str(files[1]))
+    short = "--quick --sizes small --precisions float32 --compile no"
+    said = make("bench", JSON=files[0], PLOT=files[1], ARGS=short)
     found = json.loads(files[0].read_text())
     assert {"torch", "transformers", "cpu", "cores"} <= set(found["machine"])
     for stage, step in zip(("pretrain", "finetune"), found["steps"], strict=True):
@@ -43,9 +47,7 @@ def test_bench_measures_steps_parts_lengths_and_processes(tmp_path: Path) -> Non
 def test_bench_data_measures_every_pipeline(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/one.mp4").symlink_to(clips / "part_0.mp4")
-    said = run(
-        "benchmarks.data", "--quick", "--videos", str(tmp_path / "videos"), "--json", str(tmp_path / "paces.json")
-    )
+    said = make("bench-data", VIDEOS=tmp_path / "videos", JSON=tmp_path / "paces.json", ARGS="--quick")
     paces = {pace["pipeline"]: pace for pace in json.loads((tmp_path / "paces.json").read_text())}
     assert {"pretrain packed x4", "pretrain packed x1", "pretrain raw x1", "finetune packed"} <= set(paces)
     for name, pace in paces.items():
@@ -57,7 +59,8 @@ def test_bench_data_measures_every_pipeline(clips: Path, tmp_path: Path) -> None
 def test_first_batch_measures_raw_and_packed_videos(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos/one.mp4").symlink_to(clips / "part_0.mp4")
-    said = run("benchmarks.first_batch", "--videos", str(tmp_path / "videos"), "--processes", "1")
+    command = [sys.executable, "-m", "benchmarks.first_batch", "--videos", str(tmp_path / "videos")]
+    said = run(*command, "--processes", "1")
     rows = {row.split()[1]: row.split()[3::2] for row in said.splitlines() if "packed" in row or "raw" in row}
     assert set(rows) == {"packed", "raw"}
     assert all(row[0] == "1" and float(row[3]) > 0 for row in rows.values())
@@ -68,3 +71,14 @@ def test_bench_data_names_a_folder_without_videos(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"bench-data: {tmp_path} has no video of 32 frames or more\n"
+
+
+@pytest.mark.long
+def test_bench_formats_finds_our_format_to_be_exact(clips: Path) -> None:
+    """By the command of the docs, which brings the other formats along."""
+    page = (ROOT / "docs/packed-format.md").read_text()
+    command = page.partition("```sh\n")[2].partition("```")[0]
+    rows = [row for row in run("sh", "-c", f"{command.strip()} --videos '{clips}'").splitlines() if "tar and" in row]
+    assert len(rows) == 2
+    assert "is noticed" in rows[1]
+    assert "same bytes" in rows[1]

@@ -253,10 +253,9 @@ def test_what_cannot_work_is_said_in_a_line_and_leaves_nothing(platform: Platfor
             r"^everest-jobs: unknown setting 'mask.keep_ration'; did you mean 'mask.keep_ratio'",
         ),
     }  # fmt: skip
+    many = {"optim.batch_size": 64, "optim.micro_batch": 1}
     started = {
-        name: platform.start(
-            "submit", "demo-finetune", "--name", name, *tiny(10, **{"optim.micro_batch": 1}), "--wait", *arguments
-        )
+        name: platform.start("submit", "demo-finetune", "--name", name, *tiny(10, **many), "--wait", *arguments)
         for name, (arguments, _, _) in cases.items()
     }
     for name, (_, code, said) in cases.items():
