@@ -20,6 +20,7 @@ from everest.model.registry import classifier, pretrain_model
 from everest.training.distributed import Process
 from everest.training.finetune import FinetuneLoss
 from everest.training.optim import build_optimizer
+from everest.training.precision import autocast
 from everest.training.pretrain import pretrain_loss
 from everest.training.step import Loss, Step
 
@@ -37,7 +38,7 @@ class Side:
     step: Callable[[], object]
 
     def forward(self) -> Tensor:
-        with _autocast(self.case, next(self.model.parameters()).device):
+        with autocast(self.case.experiment(), next(self.model.parameters()).device):
             return self.loss()
 
 
@@ -56,7 +57,7 @@ def ours(case: Case, process: Process) -> Side:
     model = model.to(device).train()
     if case.compiled:
         model.compile()
-    step = Step(config, model, loss, build_optimizer(model, config.optim), process, lambda: _autocast(case, device))
+    step = Step(config, model, loss, build_optimizer(model, config.optim), process)
     return Side(case, model, lambda: loss(model, batch.frames, batch.labels), lambda: step(0, [batch]))
 
 
@@ -86,10 +87,6 @@ def theirs(case: Case, device: torch.device) -> Side:
 
     side = Side(case, model, lambda: model(video, **inputs).loss, step)
     return side
-
-
-def _autocast(case: Case, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=case.precision == "bfloat16")
 
 
 def _as_theirs(m: ModelConfig, **more: object) -> VideoMAEConfig:

@@ -15,6 +15,7 @@ from everest.model.frames import select_frames
 from everest.progress import ProgressBar
 from everest.training.distributed import Process
 from everest.training.interrupt import StopRequest
+from everest.training.precision import autocast
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ class Evaluation:
 
 @torch.no_grad()
 def view_probabilities(model: Classifier, frames: Tensor, config: Experiment) -> Tensor:
-    """Class probabilities of each view: uint8 (B, T, H, W, 3) on the model's device -> (B, classes)."""
+    """Class probabilities of each view: uint8 (B, T, H, W, 3) on the model's device -> (B, classes), float32.
+
+    In the precision that the experiment trains in.
+    """
     if config.frames.select:
         frames = select_frames(model.patch_embed, frames, config.model.num_frames, config.frames, generator=None)
-    logits: Tensor = model(frames)
+    with autocast(config, frames.device):
+        logits: Tensor = model(frames)
     return logits.float().softmax(dim=1)
 
 
@@ -49,7 +54,6 @@ def evaluate(
     stop: StopRequest,
     segments: int,
     crops: int,
-    autocast: torch.autocast | None = None,
 ) -> Evaluation:
     """Averages the probabilities of ``segments`` x ``crops`` views of each labelled video.
 
@@ -71,8 +75,7 @@ def evaluate(
             bar.advance()
             if not len(batch.frames):
                 continue
-            with autocast or torch.autocast(process.device.type, enabled=False):
-                views = view_probabilities(model, batch.frames, config)
+            views = view_probabilities(model, batch.frames, config)
             probabilities = torch.stack([view.mean(dim=0) for view in views.split(segments * crops)]).cpu()
             labels = batch.labels[:: segments * crops].cpu()
             best = probabilities.topk(min(5, classes), dim=1).indices

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from everest.config import Experiment
 from everest.data.bad import BadVideos
 from everest.data.index import VideoIndex
@@ -27,6 +25,7 @@ from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.journal import REMEDY, Journal
 from everest.training.optim import CosineSchedule, build_optimizer
 from everest.training.pace import DataLimit, Pace, remedies
+from everest.training.precision import in_bfloat16
 from everest.training.step import Loss, Step
 
 log = logging.getLogger(__name__)
@@ -72,16 +71,6 @@ class Training:
         )
         self.journal = Journal(process)
         self.bad = BadVideos(len(self.index.videos), config.data.max_bad)
-
-    @property
-    def bfloat16(self) -> bool:
-        wanted, kind = self.config.optim.precision, self.process.device.type
-        if wanted == "auto":
-            return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return wanted == "bfloat16"
-
-    def autocast(self) -> torch.autocast:
-        return torch.autocast(self.process.device.type, torch.bfloat16, enabled=self.bfloat16)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.weights)
@@ -167,14 +156,14 @@ def train(training: Training, start: int) -> None:
     config, process, order = t.config, t.process, t.order
     order.start = start
     batches = iter(train_loader(t.index, config, order, process.device))
-    take_step = Step(config, t.model, t.loss, t.optimizer, process, t.autocast)
+    take_step = Step(config, t.model, t.loss, t.optimizer, process)
     t.model.train()
     if not start:
         t.draw(0)
     if start and t.validates_after(start):  # saved, but perhaps not validated any more
         t.run_validation(start)
     pace, limit = Pace(worker_count(config.data.workers), process.device), DataLimit(remedies(config, t.index))
-    hardware = Hardware(process, t.model, config, t.bfloat16)
+    hardware = Hardware(process, t.model, config, in_bfloat16(config, process.device))
     with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
         for step in range(start, t.steps):
             t.schedule.set(step)

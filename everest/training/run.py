@@ -33,6 +33,7 @@ from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import METRICS
 from everest.training.loop import Training, train
 from everest.training.manifest import Damaged
+from everest.training.precision import in_bfloat16
 from everest.training.pretrain import pretrain_loss
 from everest.training.step import Loss
 
@@ -254,7 +255,7 @@ def _prepare(
 def _test(training: Training, index: VideoIndex, segments: int, crops: int) -> Evaluation:
     t = training
     assert isinstance(t.model, Classifier)
-    return evaluate(t.model, index, t.config, t.process, t.stop, segments, crops, t.autocast())
+    return evaluate(t.model, index, t.config, t.process, t.stop, segments, crops)
 
 
 def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> Result:
@@ -331,8 +332,9 @@ def _describe_data(config: Experiment, tracker: Tracker, train_index: VideoIndex
 
 def _summary(training: Training) -> str:
     t, batch = training, training.config.optim.batch_size
+    precision = "bfloat16" if in_bfloat16(t.config, t.process.device) else "float32"
     millions = sum(parameter.numel() for parameter in t.model.parameters()) / 1e6
     return (
         f"{len(t.index.videos)} videos, {t.steps} steps of {batch} clips, {millions:.1f} M parameters, "
-        f"{t.process.world} process{'es' if t.process.world > 1 else ''} on {t.process.device.type}"
+        f"{t.process.world} process{'es' if t.process.world > 1 else ''} on {t.process.device.type}, {precision}"
     )

@@ -15,6 +15,7 @@ from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
 from everest.seeding import derived_seed, seed_everything
 from everest.training.distributed import Process
+from everest.training.precision import autocast
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -40,10 +41,9 @@ class Step:
         loss: Loss,
         optimizer: torch.optim.AdamW,
         process: Process,
-        autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.config, self.model, self.loss, self.optimizer = config, model, loss, optimizer
-        self.process, self.autocast = process, autocast
+        self.process = process
         self.micro_batches = range(process.rank, config.optim.micro_batches, process.world)
         self.network: nn.Module = (
             DistributedDataParallel(
@@ -81,7 +81,7 @@ class Step:
         if config.frames.select:
             generator = torch.Generator(device).manual_seed(derived_seed(config.seed, "frames", *keys) % 2**63)
             clips = select_frames(self.model.patch_embed, clips, config.model.num_frames, config.frames, generator)
-        with self.autocast():
+        with autocast(config, device):
             loss = self.loss(self.network, clips, batch.labels)
         share = 1 / len(self.micro_batches)
         loss.backward(torch.where(loss.detach().isfinite(), share, torch.nan))

@@ -1,7 +1,7 @@
 """One optimizer step: what it computes, and that nothing in it waits for the device."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 def experiment(stage: str, **changes: object) -> Experiment:
     drawn = {"frames.select": True, "augment.mixup": 0.8, "augment.erase": 0.25} if stage == "finetune" else {}
-    batch = {"optim.batch_size": 8, "optim.micro_batch": 4, "optim.clip_grad": 0.05}
+    batch = {"optim.batch_size": 8, "optim.micro_batch": 4, "optim.clip_grad": 0.05, "optim.precision": "float32"}
     return tiny(stage, Path("nowhere"), **{**batch, **drawn, **changes})
 
 
@@ -63,7 +63,7 @@ def batches(config: Experiment, device: torch.device) -> list[Batch]:
 def step_of(config: Experiment, device: torch.device) -> tuple[Any, Step]:
     model, loss = network(config, device)
     optimizer = build_optimizer(model, config.optim)
-    return model, Step(config, model, loss, optimizer, Process(0, 1, device), nullcontext)
+    return model, Step(config, model, loss, optimizer, Process(0, 1, device))
 
 
 class Reads(TorchDispatchMode):
