@@ -220,7 +220,7 @@ class OptimConfig(Section):
     layer_decay: Ratio = Field(1.0, description="fine-tuning: lr factor from each layer to the one below")
     clip_grad: float | None = Field(None, gt=0, description="largest gradient norm")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the GPU itself does it"
+        "auto", description="auto: bfloat16 where the GPU, or the CPU (AVX512-BF16, AMX), itself multiplies it"
     )
     deterministic: bool = Field(
         False, description="on GPUs too: the same bits each time, by slower algorithms; on the CPU that is always so"

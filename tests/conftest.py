@@ -108,7 +108,8 @@ def tiny(stage: str, data: Path, **changes: object) -> Experiment:
         "model.image_size": 32, "model.patch_size": 8, "model.num_frames": 4, "model.embed_dim": 48, "model.depth": 2,
         "model.num_heads": 3, "model.decoder_embed_dim": 24, "model.decoder_depth": 1, "model.decoder_num_heads": 2,
         "model.drop_path": 0.1, "data.rate": 2, "data.workers": 0, "optim.epochs": 3, "optim.warmup_epochs": 1,
-        "optim.batch_size": 4, "optim.lr": 0.01, "keep.log_steps": 1, "keep.checkpoint_steps": 3,
+        "optim.batch_size": 4, "optim.lr": 0.01, "optim.precision": "float32", "keep.log_steps": 1,
+        "keep.checkpoint_steps": 3,
         "evaluate.segments": 2, "evaluate.crops": 1, "evaluate.every_epochs": 1,
         "keep.picture_epochs": 0,
     }  # fmt: skip

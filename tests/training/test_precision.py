@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from everest.cli import main
+from everest.config import Experiment
 from everest.data.index import read_index
 from everest.export import load_model
 from everest.model.classifier import Classifier
@@ -14,6 +15,7 @@ from everest.training.distributed import Process
 from everest.training.evaluate import evaluate
 from everest.training.interrupt import StopRequest
 from everest.training.local import FolderStore, JsonLinesTracker
+from everest.training.precision import autocast, in_bfloat16
 from everest.training.run import run
 from tests.conftest import tiny
 
@@ -50,3 +52,26 @@ def test_a_run_in_bfloat16_its_evaluation_and_its_predictions_agree(
     in_float32 = exported.config.override({"optim.precision": "float32"})
     other = evaluate(exported.model, read_index(synthetic / "val.csv"), in_float32, ALONE, StopRequest(), 2, 1)
     assert abs(other.loss - measured["test/loss"]) > 1e-4 * other.loss
+
+
+@pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("wanted", ["auto", "float32", "bfloat16"])
+def test_a_cpu_multiplies_bfloat16_where_it_has_instructions_for_it_or_is_told_to(
+    avx: bool, amx: bool, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    config, cpu = Experiment().override({"optim.precision": wanted}), torch.device("cpu")
+    expected = wanted == "bfloat16" or (wanted == "auto" and (avx or amx))
+    assert in_bfloat16(config, cpu) == expected
+    with autocast(config, cpu):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if expected else torch.float32)
+
+
+def test_what_decides_is_what_linux_says_of_this_cpu() -> None:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        pytest.skip("no /proc/cpuinfo")
+    flags = set(info.read_text().split())
+    assert in_bfloat16(Experiment(), torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_tile"})

@@ -35,7 +35,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 def experiment(stage: str, **changes: object) -> Experiment:
     drawn = {"frames.select": True, "augment.mixup": 0.8, "augment.erase": 0.25} if stage == "finetune" else {}
-    batch = {"optim.batch_size": 8, "optim.micro_batch": 4, "optim.clip_grad": 0.05, "optim.precision": "float32"}
+    batch = {"optim.batch_size": 8, "optim.micro_batch": 4, "optim.clip_grad": 0.05}
     return tiny(stage, Path("nowhere"), **{**batch, **drawn, **changes})
 
 
