@@ -244,12 +244,20 @@ class EvaluateConfig(Section):
 class KeepConfig(Section):
     """What a run writes down, and how often."""
 
-    checkpoint_steps: Positive = 500
+    checkpoint_steps: Positive = Field(500, description="between checkpoints")
+    checkpoint_minutes: float | None = Field(
+        None,
+        gt=0,
+        description="between checkpoints where that is sooner, by the first process's clock; null: steps alone",
+    )
     checkpoints: Positive = Field(2, description="newest checkpoints kept")
     best: str | None = Field("val/top1", description="the checkpoint where this was highest is kept too; null: none")
     log_steps: Positive = 10
     picture_epochs: int = Field(
-        10, ge=0, description="epochs between pictures of one video, the first before any step; 0: at the end alone"
+        10,
+        ge=0,
+        description="epochs between pictures of one video, the first before any step, then one in 5 minutes at most; "
+        "0: at the end alone",
     )
 
 

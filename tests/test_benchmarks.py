@@ -66,6 +66,13 @@ def test_first_batch_measures_raw_and_packed_videos(clips: Path, tmp_path: Path)
     assert all(row[0] == "1" and float(row[3]) > 0 for row in rows.values())
 
 
+def test_saving_measures_what_stops_training_and_the_whole() -> None:
+    said = run(sys.executable, "-m", "benchmarks.saving", "--tiny", "--sizes", "small", "--rounds", "1")
+    rows = [[float(cell) for cell in row.split("│")[4:-1]] for row in said.splitlines() if "ViT small" in row]
+    assert len(rows) == 2
+    assert all(whole > 0 and 0 <= stopped <= whole for _, stopped, _, whole in rows)
+
+
 def test_bench_data_names_a_folder_without_videos(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.data", "--videos", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

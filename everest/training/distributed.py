@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
@@ -70,6 +71,11 @@ class Process:
         values = [value]
         dist.broadcast_object_list(values, src=0)
         return values[0]
+
+    def share_tensor(self, tensor: Tensor) -> None:
+        """Gives ``tensor`` the first process's values, in place."""
+        if self.world > 1:
+            dist.broadcast(tensor, src=0)
 
     def together(self, work: Callable[[], T]) -> T:
         """Does it in every process. An EverestError of one of them is raised in all, as an AgreedError."""

@@ -2,9 +2,13 @@
 
 import logging
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from everest.config import Experiment
 from everest.data.bad import BadVideos
@@ -18,7 +22,7 @@ from everest.model.classifier import Classifier
 from everest.model.cost import gflops_per_clip
 from everest.progress import ProgressBar
 from everest.protocols import Tracker
-from everest.training.checkpoint import Checkpoint, Checkpoints
+from everest.training.checkpoint import Checkpoints
 from everest.training.distributed import Process
 from everest.training.hardware import Hardware
 from everest.training.interrupt import Interrupted, StopRequest
@@ -26,12 +30,15 @@ from everest.training.journal import REMEDY, Journal
 from everest.training.optim import CosineSchedule, build_optimizer
 from everest.training.pace import DataLimit, Pace, remedies
 from everest.training.precision import in_bfloat16
+from everest.training.saved import Checkpoint, all_finite
+from everest.training.snapshot import map_tensors
 from everest.training.step import Loss, Step
 
 log = logging.getLogger(__name__)
 
 Validate = Callable[[], dict[str, float]]
 
+PICTURES_APART_S = 300  # each stops training for a second or two
 _WAIT, _LITTLE = "perf/data_wait", 0.05  # shown from that share on
 _SHOWN = ("train/loss", "train/lr", "perf/clips_per_s", _WAIT)
 
@@ -53,8 +60,10 @@ class Training:
     validate: Validate | None = None  # called every evaluate.every_epochs epochs
     texts: dict[str, str] = field(default_factory=dict)  # files that every checkpoint keeps beside the weights
     begun: Callable[[], None] | None = None  # called after the first step: now there is something to lose
-    picture: Callable[[int], None] | None = None  # called with the step, every keep.picture_epochs epochs
+    picture: Callable[[int], None] | None = None  # called with the step, every keep.picture_epochs epochs or less often
     latest: dict[str, float] = field(default_factory=dict)
+    saved_at: float = field(default_factory=time.monotonic)
+    drawn_at: float = -math.inf
 
     def __post_init__(self) -> None:
         config, process = self.config, self.process
@@ -73,22 +82,40 @@ class Training:
         self.bad = BadVideos(len(self.index.videos), config.data.max_bad)
 
     def restore(self, checkpoint: Checkpoint) -> None:
+        """In the first process; the others follow by ``restore_from_first``."""
         self.model.load_state_dict(checkpoint.weights)
-        self.optimizer.load_state_dict(checkpoint.training["optimizer"])
-        self.journal.restore(checkpoint.training["journal"])
-        self.latest = checkpoint.training["latest"]
-        self.bad.reasons |= checkpoint.training["bad"]
+        self._restore(checkpoint.training["optimizer"], checkpoint.training)
+
+    def restore_from_first(self, outline: Checkpoint) -> None:
+        """Brings what the first process has restored to all, one tensor at a time."""
+        if not self.process.main:
+            device = self.process.device
+            optimizer = map_tensors(outline.training["optimizer"], lambda _, t: torch.empty_like(t, device=device))
+            self._restore(optimizer, outline.training)
+        for state in (self.model.state_dict(), self.optimizer.state_dict()):
+            map_tensors(state, lambda _, tensor: self.process.share_tensor(tensor))
+
+    def _restore(self, optimizer: dict[str, Any], training: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(optimizer)
+        self.journal.restore(training["journal"])
+        self.latest = training["latest"]
+        self.bad.reasons |= training["bad"]
 
     def validates_after(self, step: int) -> bool:
         epoch, within = divmod(step, self.order.steps_per_epoch)
         due = within == 0 and epoch % self.config.evaluate.every_epochs == 0
         return self.validate is not None and (due or step == self.steps)
 
+    def saves_after(self, step: int) -> bool:
+        return step % self.config.keep.checkpoint_steps == 0 or step == self.steps or self.validates_after(step)
+
     def draw(self, step: int) -> None:
-        """A picture, where one is due (the last step's is drawn of the finished run)."""
+        """A picture, where one is due and the last is some time ago (the last step's is drawn of the finished run)."""
         epoch, within = divmod(step, self.order.steps_per_epoch)
         every = self.config.keep.picture_epochs
-        if self.picture and every and within == 0 and epoch % every == 0 and step < self.steps:
+        due = every and within == 0 and epoch % every == 0 and step < self.steps
+        if self.picture and due and time.monotonic() - self.drawn_at >= PICTURES_APART_S:
+            self.drawn_at = time.monotonic()
             self.picture(step)
 
     def run_validation(self, step: int) -> dict[str, float]:
@@ -104,11 +131,17 @@ class Training:
         self.latest |= numbers
         self.tracker.metrics(numbers, step)
 
+    @property
+    def overdue(self) -> bool:
+        """Whether a checkpoint is due by the first process's clock."""
+        minutes = self.config.keep.checkpoint_minutes
+        return self.process.main and minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+
     def save(self, step: int) -> None:
         """Raises AgreedError where the weights are not finite: the checkpoint before is worth more than they are."""
+        self.saved_at = time.monotonic()
         self.journal.read()
-        finite = all(bool(tensor.isfinite().all()) for tensor in self.model.state_dict().values())
-        if any(self.process.largest(not finite)):
+        if any(self.process.largest(not all_finite(self.model.state_dict().values()))):
             raise AgreedError(f"the weights are not finite after step {step} (lr {self.lr:.3g}); {REMEDY}")
         bad = self.share_bad()
         if self.process.main:
@@ -122,6 +155,10 @@ class Training:
             if self.metrics_file.exists():
                 texts[self.metrics_file.name] = self.metrics_file.read_text(encoding="utf-8")
             self.checkpoints.save(step, self.model.state_dict(), training, texts)
+
+    def settle(self) -> None:
+        """Returns, in all processes, when what was saved is whole: none may end before, or its peers are ended too."""
+        self.process.together(self.checkpoints.finish)
 
     @property
     def lr(self) -> float:
@@ -192,13 +229,15 @@ def train(training: Training, start: int) -> None:
             with pace.paused():
                 t.draw(done)
 
-            signum, too_many_bad = process.largest(t.stop.signum, t.bad.too_many)
+            t.checkpoints.check()
+            signum, too_many_bad, overdue = process.largest(t.stop.signum, t.bad.too_many, t.overdue)
             if too_many_bad:
                 t.share_bad()
                 t.bad.check()
-            if done % config.keep.checkpoint_steps == 0 or done == t.steps or t.validates_after(done) or signum:
+            if t.saves_after(done) or overdue or signum:
                 t.save(done)
             if signum and done < t.steps:
+                t.settle()
                 raise Interrupted(f"stopped at step {done} of {t.steps}, saved; the same command continues", signum)
             if t.validates_after(done):
                 with pace.paused():

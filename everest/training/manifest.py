@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from everest.files import sha256
+from everest.training.sealed import Seal
 
 log = logging.getLogger(__name__)
 
@@ -19,22 +19,6 @@ FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=255)]
 
 class Damaged(ValueError):
     """A checkpoint is not what it should be."""
-
-
-class Seal(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, file: Path) -> "Seal":
-        return cls(bytes=file.stat().st_size, sha256=sha256(file))
-
-    def require(self, file: Path) -> None:
-        """Raises Damaged where it is not that file's."""
-        if self.of(file) != self:
-            raise Damaged(f"{file.name} is not what its manifest says")
 
 
 class Manifest(BaseModel):
@@ -59,6 +43,11 @@ class Manifest(BaseModel):
         if found.step != step:
             raise Damaged(f"its manifest is of step {found.step}")
         return found
+
+    def require(self, file: Path) -> None:
+        """Raises Damaged where it is not the one that was saved under its name."""
+        if Seal.of(file) != self.files[file.name]:
+            raise Damaged(f"{file.name} is not what its manifest says")
 
 
 class Latest(BaseModel):

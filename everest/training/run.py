@@ -25,7 +25,7 @@ from everest.model.registry import classifier, pretrain_model
 from everest.model.weights import load_weights
 from everest.protocols import CheckpointStore, Outcome, Queue, Tracker
 from everest.seeding import choose_algorithms, seed_everything
-from everest.training.checkpoint import Checkpoint, Checkpoints, clear_scratch
+from everest.training.checkpoint import Checkpoints, clear_scratch
 from everest.training.distributed import Process
 from everest.training.evaluate import Evaluation, evaluate
 from everest.training.finetune import FinetuneLoss
@@ -35,6 +35,7 @@ from everest.training.loop import Training, train
 from everest.training.manifest import Damaged
 from everest.training.precision import in_bfloat16
 from everest.training.pretrain import pretrain_loss
+from everest.training.saved import Checkpoint
 from everest.training.step import Loss
 
 log = logging.getLogger(__name__)
@@ -84,19 +85,20 @@ def run(
     training = process.together(
         lambda: _prepare(config, folder, checkpoints, tracker, process, stop, train_index, val_index)
     )
-    checkpoint = process.share(process.together(lambda: _take_over(training) if process.main else None))
-    if checkpoint:
-        training.restore(checkpoint)
-    start = checkpoint.step if checkpoint else 0
+    begun = process.share(process.together(lambda: _take_over(training) if process.main else None))
+    if begun:
+        training.restore_from_first(begun)
+    start = begun.step if begun else 0
     if process.main:
         log.info("%s %s: %s", config.name, f"continues at step {start}" if start else "starts", _summary(training))
     tracker.start(config.flat(), start)
     tracker.artifact(folder / EXPERIMENT)
     outcome: Outcome = "failed"
     try:
-        _describe_data(config, tracker, train_index, val_index)
-        train(training, start)
-        result = _finish(training, folder, val_index)
+        with checkpoints:
+            _describe_data(config, tracker, train_index, val_index)
+            train(training, start)
+            result = _finish(training, folder, val_index)
         outcome = "finished"
     except Interrupted:
         outcome = "interrupted"
@@ -187,7 +189,7 @@ def _changed_data(begun: str, now: str, where: str) -> str:
 
 
 def _take_over(training: Training) -> Checkpoint | None:
-    """The checkpoint to continue from, which brings the numbers up to it along."""
+    """Restores the newest checkpoint, which brings the numbers up to it along. Returns what the others need of it."""
 
     def use(checkpoint: Checkpoint) -> None:
         try:
@@ -206,7 +208,7 @@ def _take_over(training: Training) -> Checkpoint | None:
         if file.name in checkpoint.texts:  # those here may lack what was done elsewhere since
             write_text(file, checkpoint.texts[file.name])
     training.checkpoints.take_over(checkpoint)
-    return checkpoint
+    return checkpoint.outline() if checkpoint else None
 
 
 def _prepare(
@@ -264,6 +266,7 @@ def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> R
     if config.stage == "finetune" and val_index:
         tested = _test(t, val_index, config.evaluate.segments, config.evaluate.crops)
         t.report(tested.metrics("test"), t.steps)
+    t.settle()
     exported = t.exported()
     result = Result(config.name, t.steps, t.latest, str(folder / "model"))
     if not t.process.main:

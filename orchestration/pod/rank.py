@@ -152,13 +152,13 @@ def _place_initial_weights(
 
 def _exported(settings: PlatformSettings, run: str, let_in: Sequence[str]) -> dict[str, bytes]:
     from everest.export import CLASSES, EXPERIMENT, WEIGHTS
-    from everest.training.checkpoint import Checkpoints
+    from everest.training.saved import SavedCheckpoints
     from orchestration.s3 import S3Store
 
     store = S3Store(settings, run, let_in)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            if Checkpoints(store, Path(scratch), keep=1).fetch_newest(Path(scratch)) is None:
+            if SavedCheckpoints(store, Path(scratch)).fetch_newest(Path(scratch)) is None:
                 raise UsageError(
                     f"init {settings.work / run}: neither here nor a run with checkpoints at {store.address}"
                 )

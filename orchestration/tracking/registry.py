@@ -23,8 +23,8 @@ from everest.export import CLASSES, EXPERIMENT, WEIGHTS, load_model
 from everest.files import sha256
 from everest.predict import Predictor
 from everest.protocols import BEST, LATEST
-from everest.training.checkpoint import Checkpoints
 from everest.training.local import METRICS, FolderStore
+from everest.training.saved import SavedCheckpoints
 from orchestration.job import RESULT, TRIAL
 from orchestration.outbox import one_line
 from orchestration.s3 import S3Store
@@ -134,7 +134,7 @@ def _requirements(config: Experiment) -> list[str]:
 
 def _fetch(store: S3Store, folder: Path, best: bool) -> str:
     folder.mkdir()
-    checkpoints = Checkpoints(store, folder.parent, keep=1)
+    checkpoints = SavedCheckpoints(store, folder.parent)
     if not best:
         newest = checkpoints.fetch_newest(folder)
         if newest is None:

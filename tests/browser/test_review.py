@@ -143,10 +143,9 @@ def test_metrics_are_in_groups(page: Page, reviewed: Reviewed) -> None:
     picture(page, "metrics")
 
 
-def test_every_epochs_picture_is_shown_and_the_confusion_matrix(page: Page, reviewed: Reviewed) -> None:
+def test_pictures_along_the_way_are_shown_and_the_confusion_matrix(page: Page, reviewed: Reviewed) -> None:
     found = reviewed.client.list_artifacts(reviewed.runs["demo-pretrain"].info.run_id, "figures")
     stills = sorted(item.path for item in found if "step-" in item.path)
-    assert len(stills) >= 2
     for run, file in (("demo-pretrain", stills[-1]), ("demo-finetune", "figures/confusion.png")):
         page.goto(reviewed.page_of(run, f"/artifacts/{file}"))
         expect(page.get_by_role("heading", name=run)).to_be_visible()

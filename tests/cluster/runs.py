@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from everest.training.checkpoint import Checkpoints
+from everest.training.saved import SavedCheckpoints
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
 from tests.cluster.platform import Platform
@@ -54,7 +54,7 @@ def weights(platform: Platform, run: str) -> dict[str, Tensor]:
     """Of the newest checkpoint, every sum of which is right."""
     store = open_store(platform, run)
     with tempfile.TemporaryDirectory() as folder:
-        name = Checkpoints(store, Path(folder), keep=1).fetch_newest(Path(folder))
+        name = SavedCheckpoints(store, Path(folder)).fetch_newest(Path(folder))
         assert name == checkpoints(platform, run)[-1]
         store.close()
         return load_file(Path(folder) / "model.safetensors")

@@ -42,6 +42,7 @@ def checkpoints(store: S3Store, uploads: Outbox, tmp_path: Path) -> Checkpoints:
 def save(checkpoints: Checkpoints, step: int, megabytes: float = 1) -> None:
     weights = {"w": torch.full((int(megabytes * MB / 4),), float(step))}
     checkpoints.save(step, weights, {"step": step}, {"classes.txt": "a"})
+    checkpoints.finish()
 
 
 def cut_off_in_the_second(checkpoints: Checkpoints, uploads: Outbox, link: Link) -> None:
@@ -78,12 +79,14 @@ def test_saving_never_waits_and_the_disk_holds_two_of_those_that_do(
         save(checkpoints, step)
         uploads.flush(300)
     checkpoints.mark_best("val/top1", 0.9)
+    checkpoints.finish()
     uploads.flush(300)
     link.cut()
     started = time.monotonic()
     for step in range(3, 13):
         save(checkpoints, step)
         checkpoints.mark_best("val/top1", step / 100)
+        checkpoints.finish()
     assert time.monotonic() - started < 5
     assert len(list(checkpoints.scratch.glob(".checkpoint-*"))) <= 2
     link.mend()
@@ -129,6 +132,7 @@ def test_an_outage_longer_than_the_patience_while_something_is_asked_stops_nothi
     uploads.flush(300)
     link.cut()
     checkpoints.mark_best("val/top1", 0.5)
+    checkpoints.finish()
     time.sleep(4)
     save(checkpoints, 2)
     link.mend()

@@ -44,6 +44,7 @@ def checkpoints(store: S3Store, uploads: Outbox, tmp_path: Path) -> Checkpoints:
 def save(checkpoints: Checkpoints, *steps: int) -> None:
     for step in steps:
         checkpoints.save(step, {"w": torch.full((1000,), float(step))}, {"step": step}, {"classes.txt": "a"})
+        checkpoints.finish()
 
 
 @contextmanager
@@ -111,6 +112,7 @@ def test_checkpoints_go_on_where_housekeeping_is_denied(
     for step in range(1, 6):
         save(checkpoints, step)
         checkpoints.mark_best("val/top1", step / 10)
+        checkpoints.finish()
         uploads.flush(300)
     proxy.refused.clear()
     found = checkpoints.newest()
@@ -279,11 +281,11 @@ def test_a_launcher_of_many_jobs_asks_for_its_bucket_once(
     launcher = KubernetesLauncher(settings.model_copy(update={"pod_s3_endpoint": "http://s3.example.org"}))
     proxy.refused["*"] = Refusal(404, "NoSuchBucket")
     with pytest.raises(UsageError, match="has no such bucket"):
-        launcher.check(JobSpec(Experiment().override({"name": "first"})))
+        launcher.check(JobSpec(Experiment().override({"name": "first", "optim.micro_batch": 1})))
     proxy.refused.clear()
     proxy.asked.clear()
     for number in range(3):
-        launcher.check(JobSpec(Experiment().override({"name": f"trial-{number}"})))
+        launcher.check(JobSpec(Experiment().override({"name": f"trial-{number}", "optim.micro_batch": 1})))
     assert proxy.asked.total() == 1
 
 

@@ -19,6 +19,7 @@ import everest as package
 from everest.cli import main
 from everest.data.decode import decode
 from everest.errors import EverestError
+from everest.training import loop
 from everest.training.interrupt import StopRequest
 from everest.training.local import FolderStore, Trackers
 from everest.training.run import Result, run
@@ -43,6 +44,7 @@ def tracked(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         from orchestration.tracking.registry import RegisteringTracker
 
         patch.setattr(system, "EVERY_S", 0.2)
+        patch.setattr(loop, "PICTURES_APART_S", 0)
         config = tiny("finetune", synthetic, recipe="a recipe", **{"keep.picture_epochs": 1})
         folder = work / config.name
 

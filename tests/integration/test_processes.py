@@ -29,7 +29,7 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_never_killed(
     synthetic: Path, tmp_path: Path, processes: int, signals: dict[signal.Signals, int]
 ) -> None:
     changes = {"optim.steps": STEPS, "data.workers": 2 - processes, "keep.checkpoint_steps": 7, "keep.log_steps": 3}
-    changes |= {"optim.micro_batch": 4 // processes}
+    changes |= {"optim.micro_batch": 4 // processes, "keep.checkpoint_minutes": 0.01}
     config = tiny("pretrain", synthetic, **changes)
     whole = Run(config, tmp_path / "whole", processes)
     for number, (sent, code) in enumerate(signals.items()):

@@ -31,6 +31,7 @@ def checkpoints(store: FolderStore, tmp_path: Path) -> Checkpoints:
 def save(checkpoints: Checkpoints, *steps: int) -> None:
     for step in steps:
         checkpoints.save(step, {"w": torch.full((3,), float(step))}, {"optimizer": {"lr": step}}, {"classes.txt": "a"})
+        checkpoints.finish()
 
 
 def folder_of(store: FolderStore, step: int) -> Path:
@@ -58,6 +59,7 @@ def test_the_best_is_kept_beside_the_last_few(checkpoints: Checkpoints, store: F
     for step, top1 in enumerate([0.1, 0.6, 0.2, 0.6, 0.3, 0.4, 0.5], start=1):
         save(checkpoints, step)
         checkpoints.mark_best("val/top1", top1)
+    checkpoints.finish()
     assert sorted({int(key[5:13]) for key in store.list() if "/" in key}) == [2, 5, 6, 7]
     said = json.loads(store.read(BEST) or "")
     assert (said["checkpoint"][:13], said["value"]) == ("step-00000002", 0.6)
@@ -68,11 +70,13 @@ def test_a_resumed_writer_goes_on_with_the_best_of_the_one_before(
 ) -> None:
     save(checkpoints, 1)
     checkpoints.mark_best("val/top1", 0.9)
+    checkpoints.finish()
     resumed = Checkpoints(FolderStore(store.folder), tmp_path, keep=1)
     resumed.take_over(resumed.newest())
     for step in (2, 3):
         save(resumed, step)
         resumed.mark_best("val/top1", 0.5)
+    resumed.finish()
     assert sorted({int(key[5:13]) for key in store.list() if "/" in key}) == [1, 3]
 
 
@@ -135,6 +139,7 @@ def test_weights_that_are_not_finite_are_passed_over_for_earlier_ones(
     good = {"a": torch.zeros(3), "count": torch.tensor(7)}
     checkpoints.save(2, good | {"w": torch.tensor([0.0, value, 1.0])}, {}, {})
     checkpoints.save(3, good | {"w": torch.tensor([value], dtype=torch.bfloat16)}, {}, {})
+    checkpoints.finish()
     found = checkpoints.newest()
     assert found is not None
     assert found.step == 1
@@ -310,6 +315,7 @@ def test_pointers_that_cannot_be_read_cost_no_checkpoint(
     resumed.take_over(resumed.newest())
     save(resumed, 4, 5)
     resumed.mark_best("val/top1", 0.5)
+    resumed.finish()
     steps = [int(path.name[5:13]) for path in sorted(store.folder.glob("step-*"))]
     assert steps == [1, 2, 5]
     assert json.loads(store.read(BEST) or "")["value"] == 0.5
@@ -367,6 +373,7 @@ def test_one_without_its_manifest_does_not_exist(checkpoints: Checkpoints, store
 def test_saving_a_step_again_replaces_it(checkpoints: Checkpoints) -> None:
     save(checkpoints, 7)
     checkpoints.save(7, {"w": torch.zeros(3)}, {}, {})
+    checkpoints.finish()
     found = checkpoints.newest()
     assert found is not None
     assert found.weights["w"].tolist() == [0, 0, 0]

@@ -34,7 +34,7 @@ _TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 
 
 def started(launcher: list[str], fault: str, synthetic: Path, work: Path) -> "subprocess.Popen[str]":
     work.mkdir()
-    (work / "recipe.yaml").write_text(tiny("pretrain", synthetic).to_yaml())
+    (work / "recipe.yaml").write_text(tiny("pretrain", synthetic, **{"optim.micro_batch": 2}).to_yaml())
     return subprocess.Popen(
         [sys.executable, *launcher, fault, "pretrain", "--recipe", str(work / "recipe.yaml")],
         cwd=ROOT, env=environment(work), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

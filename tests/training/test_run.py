@@ -374,6 +374,7 @@ def test_a_checkpoint_that_no_run_could_have_written_is_passed_over(
     checkpoints.take_over(saved)
     texts = saved.texts if file == "training.pt" else {**saved.texts, file: strange.decode()}
     checkpoints.save(3, saved.weights, strange if file == "training.pt" else saved.training, texts)
+    checkpoints.finish()
     start(config, folder)
     assert re.search(r"checkpoint step-00000003-\w+ is damaged and passed over: .", caplog.text)
     assert [path.name[:13] for path in sorted((folder / "checkpoints").glob("step-*"))] == [
@@ -476,8 +477,10 @@ def test_the_exported_model_is_the_trained_one_with_its_class_names(synthetic: P
 
 
 @pytest.mark.drawn
-def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> None:
+def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image
+
+    monkeypatch.setattr(loop, "PICTURES_APART_S", 0)
 
     class Shown(NullTracker):
         def __init__(self) -> None:
@@ -501,7 +504,15 @@ def test_every_stage_leaves_its_pictures(synthetic: Path, tmp_path: Path) -> Non
             assert moving.size[0] > panels * 200
 
 
-def test_pictures_along_the_way_change_no_weight(synthetic: Path, tmp_path: Path) -> None:
+def test_pictures_along_the_way_do_not_follow_each_other_at_once(synthetic: Path, tmp_path: Path) -> None:
+    start(tiny("pretrain", synthetic, **{"keep.picture_epochs": 1}), tmp_path)
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["step-00000000.png"]
+
+
+def test_pictures_along_the_way_change_no_weight(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PICTURES_APART_S", 0)
     for stage in ("pretrain", "finetune"):
         for every in (0, 1):
             start(
