@@ -22,6 +22,7 @@ class Case:
     size: Size
     precision: Precision = "float32"
     compiled: bool = False
+    recompute: bool = False
     batch: int = 2
     frames: int = 16
     image_size: int = 224
@@ -29,8 +30,13 @@ class Case:
 
     @property
     def title(self) -> str:
-        kind = " compiled" if self.compiled else ""
+        kind = (" compiled" if self.compiled else "") + (" recomputing" if self.recompute else "")
         return f"{self.stage} {self.size} {self.precision}{kind}, {self.batch} x {self.frames} x {self.image_size}"
+
+    @property
+    def named(self) -> dict[str, object]:
+        """How a row of a table begins."""
+        return {"stage": self.stage, "size": self.size, "precision": self.precision, "recompute": self.recompute}
 
     def experiment(self, processes: int = 1) -> Experiment:
         """That of the published recipe for Kinetics-400, with gradients clipped; so many clips for each process."""
@@ -43,6 +49,7 @@ class Case:
                 "optim.batch_size": self.batch * processes,
                 "optim.micro_batch": self.batch,
                 "optim.precision": self.precision,
+                "optim.recompute": self.recompute,
                 "optim.clip_grad": 1.0,
                 **(_TINY if self.tiny else {}),
             }

@@ -23,10 +23,11 @@ def longer(case: Case, frames: Iterable[int], sizes: Iterable[int]) -> Iterator[
 
 def cost_of(case: Case, rounds: int, device: torch.device) -> dict[str, object]:
     """Seconds, kept megabytes and the most megabytes at once, but where it does not fit into the device's memory."""
-    found: dict[str, object] = {
-        "stage": case.stage, "size": case.size, "precision": case.precision, "batch": case.batch,
-        "frames": case.frames, "image_size": case.image_size,
-    }  # fmt: skip
+    found: dict[str, object] = case.named | {
+        "batch": case.batch,
+        "frames": case.frames,
+        "image_size": case.image_size,
+    }
     try:
         side = ours(case, Process(0, 1, device))
         seconds = in_turns({"ours": side.step}, rounds, device)["ours"]

@@ -23,10 +23,7 @@ def compared(case: Case, rounds: int, device: torch.device) -> dict[str, object]
     with torch.compiler.set_stance("force_eager"):  # compiled code shows no single products
         products = Products(our.step, device)
     runs: dict[str, Callable[[], object]] = {OURS: our.step, THEIRS: their.step, PRODUCTS: products.run}
-    row: dict[str, object] = {
-        "stage": case.stage, "size": case.size, "precision": case.precision, "compiled": case.compiled,
-        "batch": case.batch,
-    }  # fmt: skip
+    row: dict[str, object] = case.named | {"compiled": case.compiled, "batch": case.batch}
     uncounted = 3 if case.compiled or device.type == "cuda" else 1  # what is compiled, or chosen by trying
     try:
         seconds = in_turns(runs, rounds, device, uncounted)

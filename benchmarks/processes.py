@@ -38,10 +38,13 @@ def with_processes(count: int, case: Case, rounds: int) -> dict[str, object]:
         check=True,
     )
     seconds = json.loads(done.stdout.splitlines()[-1])
-    return {
-        "stage": case.stage, "size": case.size, "precision": case.precision, "processes": count,
-        "threads": threads, "batch": case.batch, "seconds": seconds, "clips_per_s": count * case.batch / seconds,
-    }  # fmt: skip
+    return case.named | {
+        "processes": count,
+        "threads": threads,
+        "batch": case.batch,
+        "seconds": seconds,
+        "clips_per_s": count * case.batch / seconds,
+    }
 
 
 def main() -> None:

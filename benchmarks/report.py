@@ -119,7 +119,7 @@ _TABLES = {"steps": _steps, "parts": _parts, "lengths": _lengths, "processes": _
 
 
 def _title(row: Row) -> str:
-    return f"{row['stage']} {row['size']} {row['precision']}"
+    return f"{row['stage']} {row['size']} {row['precision']}" + (" recomputing" if row["recompute"] else "")
 
 
 def _number(row: Row, name: str, digits: int | None = None) -> str:

@@ -60,6 +60,7 @@ def main() -> None:
         "--precisions", nargs="+", choices=("float32", "bfloat16"), help="those that this machine gains by"
     )
     parser.add_argument("--compile", choices=("no", "yes", "both"), default="both")
+    parser.add_argument("--recompute", action="store_true", help="ours with optim.recompute")
     parser.add_argument("--batch", type=int, help="clips a step; 2, and on a GPU 32 in pre-training, 16 in fine-tuning")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--frames", nargs="+", type=int, default=(16, 24, 32, 64), help="lengths of clips")
@@ -133,7 +134,7 @@ def _cases(options: argparse.Namespace, rates: dict[Precision, float], device: t
         for size in options.sizes:
             for precision in options.precisions or (("float32", "bfloat16") if gains else ("float32",)):
                 for each in compiled:
-                    case = Case(stage, size, precision, each, batch=batch)
+                    case = Case(stage, size, precision, each, options.recompute, batch)
                     yield replace(case, frames=4, image_size=32, tiny=True) if options.quick else case
 
 
@@ -147,8 +148,8 @@ def _longer(options: argparse.Namespace, cases: list[Case], device: torch.device
 
 
 def _parts(case: Case, rounds: int, device: torch.device) -> dict[str, object]:
-    named: dict[str, object] = {"stage": case.stage, "size": case.size, "precision": case.precision}
-    return {**named, "batch": case.batch, "seconds": parts_of(ours(case, Process(0, 1, device)), rounds, device)}
+    seconds = parts_of(ours(case, Process(0, 1, device)), rounds, device)
+    return case.named | {"batch": case.batch, "seconds": seconds}
 
 
 def _seconds(case: Case, rates: dict[Precision, float]) -> float:

@@ -222,6 +222,11 @@ class OptimConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the GPU, or the CPU (AVX512-BF16, AMX), itself multiplies it"
     )
+    recompute: bool = Field(
+        False,
+        description="keep only what goes into each block for the backward pass, and compute the rest again: "
+        "much less memory, a forward pass more",
+    )
     deterministic: bool = Field(
         False, description="on GPUs too: the same bits each time, by slower algorithms; on the CPU that is always so"
     )

@@ -4,7 +4,16 @@ from everest.config import Experiment
 from everest.errors import UsageError
 
 #: Settings that may differ when a run is continued: they change neither weights nor their order.
-_FREE = ("recipe", "data.workers", "data.changed", "data.max_bad", "data.time_limit", "keep.", "evaluate.")
+_FREE = (
+    "recipe",
+    "data.workers",
+    "data.changed",
+    "data.max_bad",
+    "data.time_limit",
+    "optim.recompute",
+    "keep.",
+    "evaluate.",
+)
 
 
 def same_experiment(begun: Experiment, config: Experiment, where: str) -> None:

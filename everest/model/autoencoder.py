@@ -41,9 +41,7 @@ class Encoder(nn.Module):
     def forward(self, tubelets_BLP: Tensor, visible_BV: Tensor) -> Tensor:
         x = self.patch_embed(take(tubelets_BLP, visible_BV))
         x = x + self.positions(visible_BV, tubelets_BLP.shape[1]).to(x.dtype)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
+        return self.norm(self.blocks(x))
 
 
 class Decoder(nn.Module):
@@ -59,10 +57,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, hidden: int) -> Tensor:
         """(B, V+M, D') with the hidden tokens last -> their pixels (B, M, P)."""
-        *others, last = self.blocks
-        for block in others:
-            x = block(x)
-        return self.head(self.norm(last(x, hidden)))
+        return self.head(self.norm(self.blocks(x, hidden)))
 
 
 class PretrainModel(nn.Module):

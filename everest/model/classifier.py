@@ -37,9 +37,7 @@ class Classifier(nn.Module):
         tubelets_BLP = tubelets.flatten(1, 2)
         x = self.patch_embed(take(tubelets_BLP, kept))
         x = x + self.positions(kept, tubelets_BLP.shape[1]).to(x.dtype)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.fc_norm(x.mean(dim=1)))
+        return self.head(self.fc_norm(self.blocks(x).mean(dim=1)))
 
     def keep(self, tubelets: Tensor) -> Tensor:
         """The tokens that enter the encoder: (B, S, N, P) -> (B, K), ascending."""

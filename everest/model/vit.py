@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from everest.model.linear import gelu_linear, norm_linear
 
@@ -69,7 +70,35 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(x, self.norm2))
 
 
-def transformer_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_path: float = 0.0) -> nn.ModuleList:
+class Blocks(nn.ModuleList):
+    """Blocks one after the other.
+
+    With ``recompute`` a training step keeps only what goes into each block, and computes the block again, to the same
+    numbers, in the backward pass (activation checkpointing).
+    """
+
+    recompute = False
+
+    def forward(self, x_BND: Tensor, last: int | None = None) -> Tensor:
+        """(B, N, D) -> the same of the ``last`` tokens, by default of all of them."""
+        for block in self:
+            args = (x_BND, last if block is self[-1] else None)
+            if self.recompute and torch.is_grad_enabled():
+                draws = not isinstance(block.drop_path, nn.Identity)
+                x_BND = checkpoint(block, *args, use_reentrant=False, preserve_rng_state=draws)
+            else:
+                x_BND = block(*args)
+        return x_BND
+
+
+def transformer_blocks(dim: int, depth: int, num_heads: int, mlp_ratio: float, drop_path: float = 0.0) -> Blocks:
     """``depth`` pre-norm blocks; stochastic depth rises linearly to ``drop_path`` at the last."""
     rates = [drop_path * layer / max(1, depth - 1) for layer in range(depth)]
-    return nn.ModuleList(Block(dim, num_heads, mlp_ratio, rate) for rate in rates)
+    return Blocks(Block(dim, num_heads, mlp_ratio, rate) for rate in rates)
+
+
+def set_recompute(model: nn.Module, recompute: bool) -> None:
+    """Of all blocks of a model."""
+    for module in model.modules():
+        if isinstance(module, Blocks):
+            module.recompute = recompute

@@ -13,6 +13,7 @@ from everest.data.units import Batch
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
+from everest.model.vit import set_recompute
 from everest.seeding import derived_seed, seed_everything
 from everest.training.distributed import Process
 from everest.training.precision import autocast
@@ -44,6 +45,7 @@ class Step:
     ) -> None:
         self.config, self.model, self.loss, self.optimizer = config, model, loss, optimizer
         self.process = process
+        set_recompute(model, config.optim.recompute)
         self.micro_batches = range(process.rank, config.optim.micro_batches, process.world)
         self.network: nn.Module = (
             DistributedDataParallel(

@@ -153,3 +153,21 @@ def test_a_step_is_the_mean_gradient_of_its_micro_batches_clipped_and_given_to_a
         torch.testing.assert_close(done[number].loss, torch.stack(losses).mean().detach())
     for name, tensor in expected.state_dict().items():
         torch.testing.assert_close(model.state_dict()[name], tensor, atol=2e-6, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_recomputing_blocks_changes_no_bit(stage: str, device: torch.device) -> None:
+    """Not even those of dropped paths, which are drawn again alike."""
+    found = []
+    for recompute in (False, True):
+        config = experiment(stage, **{"optim.recompute": recompute, "model.drop_path": 0.5})
+        model, step = step_of(config, device)
+        given = batches(config, device)
+        done = [step(number, given) for number in range(3)]
+        found.append((done, model.state_dict()))
+    (done, weights), (again, same) = found
+    for one, other in zip(done, again, strict=True):
+        assert torch.equal(one.loss, other.loss)
+        assert torch.equal(one.grad_norm, other.grad_norm)
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, same[name]), name
