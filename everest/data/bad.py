@@ -1,7 +1,8 @@
 """Videos that cannot be read: said once each, counted, and too many end the run."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import islice
 
 from everest.errors import AgreedError
 
@@ -18,12 +19,24 @@ class BadVideos:
     def __init__(self, total: int, max_bad: float) -> None:
         self.total, self.max_bad = total, max_bad
         self.reasons: dict[str, str] = {}
+        self._shared = 0  # of them, the first ones
 
     def add(self, met: Mapping[str, str]) -> None:
         for path, reason in met.items():
             if path not in self.reasons:
                 self.reasons[path] = reason
                 log.warning("unreadable video %s: %s", path, reason)
+
+    def restore(self, reasons: Mapping[str, str]) -> None:
+        """What all processes knew, which has been said."""
+        self.reasons |= reasons
+        self._shared = len(self.reasons)
+
+    def share(self, gather: Callable[[dict[str, str]], list[dict[str, str]]]) -> None:
+        """Only what is new since the last time goes from process to process."""
+        for met in gather(dict(islice(self.reasons.items(), self._shared, None))):
+            self.add(met)
+        self._shared = len(self.reasons)
 
     @property
     def too_many(self) -> bool:

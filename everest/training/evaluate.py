@@ -83,8 +83,7 @@ def evaluate(
             loss -= float(probabilities.gather(1, labels[:, None]).log().sum())
             confusion += torch.bincount(labels * classes + best[:, 0], minlength=classes * classes)
     model.train(was_training)
-    for met in process.gather(bad.reasons):
-        bad.add(met)
+    bad.share(process.gather)
     bad.check()
     parts = process.gather((top5, loss, confusion))
     confusion = sum((part[2] for part in parts), torch.zeros_like(confusion)).view(classes, classes)

@@ -99,7 +99,7 @@ class Training:
         self.optimizer.load_state_dict(optimizer)
         self.journal.restore(training["journal"])
         self.latest = training["latest"]
-        self.bad.reasons |= training["bad"]
+        self.bad.restore(training["bad"])
 
     def validates_after(self, step: int) -> bool:
         epoch, within = divmod(step, self.order.steps_per_epoch)
@@ -176,9 +176,8 @@ class Training:
             yield batch
 
     def share_bad(self) -> dict[str, str]:
-        """Unreadable videos that any process has met; the first process says those that are new to it."""
-        for met in self.process.gather(self.bad.reasons):
-            self.bad.add(met)
+        """Unreadable videos that any process has met; each says those that are new to it."""
+        self.bad.share(self.process.gather)
         return self.bad.reasons
 
 

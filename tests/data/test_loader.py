@@ -1,5 +1,7 @@
 """Batches: their order, their randomness, and what happens to unreadable videos."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +146,33 @@ def test_a_set_of_nothing_but_unreadable_videos_ends_with_the_reason(index: Vide
     broken = with_broken(index, tmp_path, 16)
     with pytest.raises(EverestError, match=r"videos in a row are unreadable, the last .*broken-\d+\.mp4: Invalid data"):
         TrainClips(broken, experiment())[0, 0]
+
+
+def test_processes_tell_each_other_of_an_unreadable_video_once() -> None:
+    told: list[dict[str, str]] = []
+    met = [[{"a": "cut"}, {"b": "empty"}, {}], [{"a": "cut"}, {}, {"c": "text"}]]
+    barrier, sent = threading.Barrier(2), [{}, {}]
+
+    def go(rank: int) -> dict[str, str]:
+        def gather(new: dict[str, str]) -> list[dict[str, str]]:
+            told.append(new)
+            sent[rank] = new
+            barrier.wait()
+            found = list(sent)
+            barrier.wait()
+            return found
+
+        bad = BadVideos(total=10, max_bad=0.5)
+        bad.restore({"z": "known"})
+        for each in met[rank]:
+            bad.add(each)
+            bad.share(gather)
+        return bad.reasons
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(go, range(2))
+    assert one == two == {"z": "known", "a": "cut", "b": "empty", "c": "text"}
+    assert sorted(path for new in told for path in new) == ["a", "a", "b", "c"]
 
 
 def test_bad_videos_are_said_once_and_too_many_name_the_first_ten(caplog: pytest.LogCaptureFixture) -> None:
