@@ -18,8 +18,10 @@ from everest.errors import UsageError
 #: The clips of the tests.
 VIDEOS = Path(os.environ.get("EVEREST_TEST_CLIPS", Path(__file__).resolve().parents[2] / "shared/clips"))
 
+#: Of the tests' S3 server.
+BUCKET = os.environ.get("EVEREST_TEST_BUCKET", "everest")
+
 _S3 = os.environ.get("EVEREST_TEST_S3", "http://127.0.0.1:7070")
-_BUCKET = os.environ.get("EVEREST_TEST_BUCKET", "everest")
 _KEYS = {"AWS_ACCESS_KEY_ID": "everest", "AWS_SECRET_ACCESS_KEY": "everest-secret"}
 
 
@@ -50,8 +52,8 @@ def packed_set(
     return read_index(out)
 
 
-def in_s3(listed: Path, cache: Path) -> VideoIndex | None:
-    """The same in the tests' S3 server, read through a cache; None, said so, where there is no server."""
+def s3_server() -> str | None:
+    """The tests' one, whose keys are in the environment from now on; None, said so, where it does not answer."""
     parts = urlsplit(_S3)
     try:
         socket.create_connection((str(parts.hostname), parts.port or 80), timeout=1).close()
@@ -59,5 +61,13 @@ def in_s3(listed: Path, cache: Path) -> VideoIndex | None:
         print(f"no S3 server at {_S3} (EVEREST_TEST_S3): S3 is left out", file=sys.stderr)
         return None
     os.environ |= {name: os.environ.get(name, value) for name, value in _KEYS.items()}
-    os.environ |= {"EVEREST_S3_ENDPOINT": _S3, "EVEREST_CACHE": str(cache)}
-    return packed_set(listed, f"s3://{_BUCKET}/bench/{os.getpid()}")
+    os.environ["EVEREST_S3_ENDPOINT"] = _S3
+    return _S3
+
+
+def in_s3(listed: Path, cache: Path) -> VideoIndex | None:
+    """The same in the tests' S3 server, read through a cache; None where there is no server."""
+    if s3_server() is None:
+        return None
+    os.environ["EVEREST_CACHE"] = str(cache)
+    return packed_set(listed, f"s3://{BUCKET}/bench/{os.getpid()}")
