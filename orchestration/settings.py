@@ -208,7 +208,12 @@ class PlatformSettings(BaseSettings):
 
     @property
     def tracking_uri(self) -> str:
-        return self.mlflow_uri or sqlite_uri(self.work / "mlflow.db")
+        return self.mlflow_uri or sqlite_uri(self.mlflow_file)
+
+    @property
+    def mlflow_file(self) -> Path:
+        """The database where no server is named."""
+        return self.work / "mlflow.db"
 
     @property
     def artifact_location(self) -> str | None:

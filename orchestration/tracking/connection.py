@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -16,7 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from everest.errors import UsageError
-from orchestration.settings import PlatformSettings
+from everest.files import locked, whole_file
+from orchestration.settings import PlatformSettings, sqlite_uri
 from orchestration.tracking.presentation import TRAINING
 
 
@@ -33,9 +35,20 @@ def connect(settings: PlatformSettings | None = None) -> PlatformSettings:
     if settings.s3_endpoint:
         os.environ.setdefault("MLFLOW_S3_ENDPOINT_URL", settings.s3_endpoint)
     if not settings.mlflow_uri:
-        settings.work.mkdir(parents=True, exist_ok=True)
+        _make_database(settings.mlflow_file)
     mlflow.set_tracking_uri(settings.tracking_uri)
     return settings
+
+
+def _make_database(file: Path) -> None:
+    """Whole or not at all: MLflow cannot take up one that it was killed in the making of."""
+    if file.exists():
+        return
+    with locked(file.with_name(f".{file.name}.lock")):
+        if not file.exists():
+            with whole_file(file) as temporary:
+                temporary.unlink(missing_ok=True)
+                mlflow.MlflowClient(sqlite_uri(temporary)).search_experiments()
 
 
 def experiment_id(client: Any, settings: PlatformSettings, name: str) -> str:
