@@ -57,7 +57,18 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     if not folder.exists():
         run("everest", "data", "synth", "work/demo", "--train", 32, "--val", 16)
-        small = ["--keep.picture_epochs", 1, "--data.workers", 0, "--optim.batch_size", 8, "--optim.warmup_epochs", 0.5]
+        small = [
+            "--keep.picture_epochs",
+            1,
+            "--data.workers",
+            0,
+            "--optim.batch_size",
+            8,
+            "--optim.micro_batch",
+            8,
+            "--optim.warmup_epochs",
+            0.5,
+        ]
         run("everest", "pretrain", "--recipe", "demo-pretrain", *small, "--optim.epochs", 2)
         for name, init in (("demo-finetune", "work/demo-pretrain"), ("demo-scratch", "null")):
             more = ("--init", init, "--name", name, "--optim.epochs", 2, "--evaluate.every_epochs", 1)

@@ -41,7 +41,7 @@ def space_file(folder: Path, videos: Path, **changes: Any) -> Path:
         "finetune": {
             "recipe": "demo-finetune",
             "fixed": {**fixed, "init": None},
-            "short": {"optim.steps": 240, "optim.batch_size": 8, "keep.log_steps": 8},
+            "short": {"optim.steps": 480, "optim.batch_size": 8, "optim.micro_batch": 8, "keep.log_steps": 16},
             "search": {
                 "classify.keep_ratio": {"float": [0.2, 1.0], "step": 0.1},
                 "optim.lr": {"float": [1e-4, 1e-1], "log": True},
@@ -103,7 +103,7 @@ def test_a_sweep_killed_at_five_moments_ends_with_every_trial_once(videos: Path,
         assert trial.value == pytest.approx(result["metrics"]["train/loss"])
         lines = (tmp_path / f"small-{trial.number}/metrics.jsonl").read_text().splitlines()
         steps = [json.loads(line)["step"] for line in lines if "train/loss" in line]
-        assert steps == list(range(8, 241, 8))
+        assert steps == list(range(16, 481, 16))
     assert tree(tmp_path) == {f"small-{number}": {f"small-{number}"} for number in range(TRIALS)}
 
 
@@ -152,7 +152,7 @@ def parents(work: Path) -> dict[str, str]:
 
 def test_trials_share_a_pre_training_and_the_best_becomes_a_recipe_at_full_length(videos: Path, tmp_path: Path) -> None:
     data = {**TINY, "data.train": str(videos / "train.csv"), "data.val": str(videos / "val.csv")}
-    short = {"optim.steps": 6, "optim.batch_size": 4}
+    short = {"optim.steps": 6, "optim.batch_size": 4, "optim.micro_batch": 4}
     narrow = {"model.decoder_embed_dim": 24, "model.decoder_depth": 1, "model.decoder_num_heads": 2}
     file = space_file(
         tmp_path, videos,
@@ -212,7 +212,7 @@ def test_a_search_over_the_masking_ratios_finds_a_clearly_better_one(tmp_path: P
         tmp_path, tmp_path,
         pretrain={"recipe": "demo-pretrain",
                   "fixed": {**small, "model.decoder_embed_dim": 64, "model.decoder_depth": 1, "optim.lr": 0.008},
-                  "short": {"optim.steps": 200, "optim.batch_size": 32},
+                  "short": {"optim.steps": 200, "optim.batch_size": 32, "optim.micro_batch": 32},
                   "search": {"mask.keep_ratio": {"categorical": [0.1, 0.9]},
                              "mask.visible_ratio": {"categorical": [0.05, 0.9]}}},
         finetune={"recipe": "demo-finetune", "fixed": {**small, "optim.lr": 0.016},

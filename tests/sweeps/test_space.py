@@ -16,10 +16,12 @@ GOOD: dict[str, Any] = {"name": "good", "finetune": FINETUNE, "objectives": {"va
 
 
 @pytest.mark.parametrize("name", space_names())
-def test_every_shipped_space_can_be_searched(name: str) -> None:
+def test_every_shipped_space_can_be_searched_on_one_gpu_and_on_eight(name: str) -> None:
     space = Space.load(name)
     middle = {key: parameter.ends[0] for key, parameter in space.search.items()}
-    assert len(space.experiments(middle)) == len(list(space.stages()))
+    experiments = space.experiments(middle)
+    assert len(experiments) == len(list(space.stages()))
+    assert all(each.share_of(1) == 8 * each.share_of(8) for each in experiments)
     assert len(space.best(middle)) == len(list(space.stages()))
 
 
