@@ -2,7 +2,7 @@
 #   make image IMAGE=registry.example.org/everest:1
 # And a small one, of MLflow and optuna-dashboard, for helm/everest:
 #   make image TARGET=platform IMAGE=registry.example.org/everest-platform:1
-# BASE_IMAGE: any image with Python 3.11 or newer and its venv module.
+# BASE_IMAGE: any image of Debian or Ubuntu with Python 3.11 or newer, its venv module and, for optim.compile, its headers.
 ARG BASE_IMAGE=python:3.11-slim
 
 FROM ${BASE_IMAGE} AS platform-requirements
@@ -34,6 +34,8 @@ COPY sweeps /src/sweeps
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheel /src
 
 FROM ${BASE_IMAGE} AS job
+# What optim.compile calls; without it auto is off.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ && rm -rf /var/lib/apt/lists/*
 COPY --from=requirements /opt/everest /opt/everest
 ENV PATH=/opt/everest/bin:$PATH PYTHONUNBUFFERED=1
 COPY --from=project /wheel /tmp/wheel

@@ -49,6 +49,7 @@ class Case:
                 "optim.batch_size": self.batch * processes,
                 "optim.micro_batch": self.batch,
                 "optim.precision": self.precision,
+                "optim.compile": self.compiled,
                 "optim.recompute": self.recompute,
                 "optim.clip_grad": 1.0,
                 **(_TINY if self.tiny else {}),

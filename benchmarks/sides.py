@@ -55,10 +55,8 @@ def ours(case: Case, process: Process) -> Side:
         model = classifier(config, CLASSES)
         loss = FinetuneLoss(config.augment, CLASSES, str(device))
     model = model.to(device).train()
-    if case.compiled:
-        model.compile()
     step = Step(config, model, loss, build_optimizer(model, config.optim), process)
-    return Side(case, model, lambda: loss(model, batch.frames, batch.labels), lambda: step(0, [batch]))
+    return Side(case, model, lambda: loss(step.network, batch.frames, batch.labels), lambda: step(0, [batch]))
 
 
 def theirs(case: Case, device: torch.device) -> Side:

@@ -222,6 +222,11 @@ class OptimConfig(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the GPU, or the CPU (AVX512-BF16, AMX), itself multiplies it"
     )
+    compile: Literal["auto"] | bool = Field(
+        "auto",
+        description="training as one graph that torch compiles: minutes at the start, then faster, with the same "
+        "random choices; auto: on GPUs where there is a C compiler",
+    )
     recompute: bool = Field(
         False,
         description="keep only what goes into each block for the backward pass, and compute the rest again: "

@@ -26,6 +26,7 @@ from everest.model.weights import load_weights
 from everest.protocols import CheckpointStore, Outcome, Queue, Tracker
 from everest.seeding import choose_algorithms, seed_everything
 from everest.training.checkpoint import Checkpoints, clear_scratch
+from everest.training.compiling import compiles
 from everest.training.distributed import Process
 from everest.training.evaluate import Evaluation, evaluate
 from everest.training.finetune import FinetuneLoss
@@ -77,6 +78,7 @@ def run(
     that ``folder`` was begun with, or so many processes cannot share it; Interrupted after saving when asked to stop.
     """
     config.share_of(process.world)
+    process.together(lambda: compiles(config, process.device))
     train_index, val_index = process.together(lambda: _indices(config))
     process.together(lambda: _require_shared_memory(config, val_index))
     data = _data(train_index, val_index)
@@ -336,6 +338,8 @@ def _describe_data(config: Experiment, tracker: Tracker, train_index: VideoIndex
 def _summary(training: Training) -> str:
     t, batch = training, training.config.optim.batch_size
     precision = "bfloat16" if in_bfloat16(t.config, t.process.device) else "float32"
+    if compiles(t.config, t.process.device):
+        precision += ", compiled"
     millions = sum(parameter.numel() for parameter in t.model.parameters()) / 1e6
     return (
         f"{len(t.index.videos)} videos, {t.steps} steps of {batch} clips, {millions:.1f} M parameters, "

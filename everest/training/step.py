@@ -15,6 +15,7 @@ from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
 from everest.model.vit import set_recompute
 from everest.seeding import derived_seed, seed_everything
+from everest.training.compiling import compiled, compiles
 from everest.training.distributed import Process
 from everest.training.precision import autocast
 
@@ -47,15 +48,16 @@ class Step:
         self.process = process
         set_recompute(model, config.optim.recompute)
         self.micro_batches = range(process.rank, config.optim.micro_batches, process.world)
+        network = compiled(model) if compiles(config, process.device) else model
         self.network: nn.Module = (
             DistributedDataParallel(
-                model,
+                network,
                 forward_sync_buffers=False,
                 gradient_as_bucket_view=True,
                 static_graph=len(self.micro_batches) == 1,  # which allows no step without exchange before
             )
             if process.world > 1
-            else model
+            else network
         )
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
