@@ -14,6 +14,7 @@ from everest.errors import EverestError, UsageError
 SETTINGS_FOLDER = "/etc/everest"  # in a pod
 EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
 WORKDIR = "/work"
+POD_IP = "EVEREST_POD_IP"  # what the pods of an elastic job find their address in
 RESULT = "result.json"  # in S3, of a finished run
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
 PROCESS, EXIT_CODE = "process.json", "exit-code"  # what a job of this machine writes: which process it is, its end

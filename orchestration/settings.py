@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from everest.errors import UsageError
@@ -44,6 +45,23 @@ Alias = Annotated[
     ),
 ]
 Positive = Annotated[int, Field(gt=0)]
+
+
+def _rising(nodes: str) -> str:
+    least, most = _ends(nodes)
+    if least > most:
+        raise PydanticCustomError("form", "must be the smaller number first, as 2..4")
+    return nodes
+
+
+def _ends(nodes: str) -> tuple[int, int]:
+    least, _, most = nodes.partition("..")
+    return int(least), int(most or least)
+
+
+Nodes = Annotated[
+    str, matching(r"[1-9]\d{0,3}(\.\.[1-9]\d{0,3})?", "must be a number, or two as 2..4"), AfterValidator(_rising)
+]
 Bucket = Annotated[
     str,
     matching(
@@ -103,7 +121,7 @@ class PlatformSettings(BaseSettings):
     sweep_account: Name | None = Field(
         None, description="that a sweep's controller in the cluster runs under; None: one of its own is made"
     )
-    nodes: Positive = Field(1, description="pods")
+    nodes: Nodes = Field("1", description="pods; 2..4: at least 2 and at most 4, as many as there is room for")
     gpus: int = Field(8, ge=0, description="GPUs of a pod; 0: it trains on its cores")
     gpu_resource: ResourceName = Field(
         "nvidia.com/gpu", description="what the cluster calls its GPUs, as node status shows it"
@@ -122,9 +140,6 @@ class PlatformSettings(BaseSettings):
     deadline_s: Positive | None = Field(None, description="seconds after which a job is ended")
     backoff_limit: int = Field(3, ge=0, description="restarts without a new checkpoint in between")
     grace_s: int = Field(300, ge=30, description="seconds a pod that must go has for its last checkpoint")
-    elastic_restarts: int | None = Field(
-        None, ge=0, description="elastic policy with so many restarts: pods that live wait for the one that is replaced"
-    )
     pod_patch: Path | None = Field(None, description="YAML file merged strategically into every pod")
 
     s3_endpoint: Server | None = Field(None, description="address of the S3 server; None: AWS")
@@ -201,6 +216,16 @@ class PlatformSettings(BaseSettings):
     @property
     def study_uri(self) -> str:
         return self.studies or sqlite_uri(self.work / "optuna.db")
+
+    @property
+    def pods(self) -> range:
+        """Numbers of them that a job may have."""
+        least, most = _ends(self.nodes)
+        return range(least, most + 1)
+
+    @property
+    def elastic(self) -> bool:
+        return len(self.pods) > 1
 
     @property
     def processes_per_pod(self) -> int:

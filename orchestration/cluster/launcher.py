@@ -80,7 +80,7 @@ class KubernetesLauncher:
 
     @property
     def gpus(self) -> int:
-        return self.settings.gpus * self.settings.nodes
+        return self.settings.gpus * self.settings.pods[-1]
 
     def run_controller(self, objects: Sequence[dict[str, Any]]) -> None:
         """Starts the Job that comes last and what it needs, which goes with it. Raises NameInUseError while it runs."""

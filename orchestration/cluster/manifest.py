@@ -21,9 +21,10 @@ from kubernetes import client as k8s
 from everest.errors import UsageError
 from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, scratch_volumes, to_tree
 from orchestration.cluster.reach import require_named_bucket, require_reachable
-from orchestration.job import SETTINGS_FOLDER, JobSpec
+from orchestration.job import POD_IP, SETTINGS_FOLDER, JobSpec
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
+from orchestration.teams import team_sizes
 
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
 PYTORCHJOBS = ("kubeflow.org", "v1")  # group and version
@@ -39,8 +40,8 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
     could do nothing with it: no bucket, an address that they cannot reach."""
     if not spec.name[0].isalpha():
         raise UsageError(f"name = {spec.name!r}: must begin with a letter, since the pods get a service of that name")
+    team_sizes(settings, spec.experiment)
     here, settings = settings, settings.for_pods()
-    spec.experiment.share_of(settings.nodes * settings.processes_per_pod)
     template = _template(spec, settings)
     require_named_bucket(here)
     require_reachable(here, to_tree(template.spec), "s3_endpoint", "mlflow_uri")
@@ -54,7 +55,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
             annotations=_annotations(spec),
         ),
         spec=KubeflowOrgV1PyTorchJobSpec(
-            nproc_per_node=str(settings.processes_per_pod) if settings.elastic_restarts is None else None,
+            nproc_per_node=None if settings.elastic else str(settings.processes_per_pod),
             elastic_policy=_elastic(settings),
             run_policy=KubeflowOrgV1RunPolicy(
                 clean_pod_policy="Running",
@@ -67,7 +68,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
             ),
             pytorch_replica_specs={
                 "Worker": KubeflowOrgV1ReplicaSpec(
-                    replicas=settings.nodes, restart_policy="ExitCode", template=template
+                    replicas=settings.pods[-1], restart_policy="ExitCode", template=template
                 )
             },
         ),
@@ -142,9 +143,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "EVEREST_JOB": spec.name,
         "EVEREST_SUBMISSION": spec.submission,
         TAGS: json.dumps(dict(spec.tags)) if spec.tags else None,
-        # Two pods or more meet at the first one; the operator adds how many they are, and of how many processes.
-        "PET_MASTER_ADDR": f"{spec.name}-worker-0" if settings.nodes > 1 else "localhost",
-        "PET_MASTER_PORT": str(_PORT),
+        **_meeting(spec, settings),
         "OMP_NUM_THREADS": str(max(1, _cores(settings.cpu) // settings.processes_per_pod)),
         "NCCL_DEBUG": "WARN",
         **WRITABLE,
@@ -154,6 +153,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "EVEREST_NAMESPACE": "metadata.namespace",
         "EVEREST_NODE": "spec.nodeName",
         "PET_NODE_RANK": "metadata.labels['training.kubeflow.org/replica-index']",
+        **({POD_IP: "status.podIP"} if settings.elastic else {}),
     }
     from_fields = [
         k8s.V1EnvVar(
@@ -163,6 +163,15 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         for name, path in fields.items()
     ]
     return [k8s.V1EnvVar(name=name, value=value) for name, value in values.items() if value is not None] + from_fields
+
+
+def _meeting(spec: JobSpec, settings: PlatformSettings) -> dict[str, str]:
+    """Where two pods or more meet: at the first one, and the operator adds how many they are and of how many processes;
+    those of an elastic job wherever they agree on."""
+    if settings.elastic:
+        return {"EVEREST_NODES": settings.nodes, "EVEREST_PROCESSES": str(settings.processes_per_pod)}
+    first = f"{spec.name}-worker-0" if settings.pods[-1] > 1 else "localhost"
+    return {"PET_MASTER_ADDR": first, "PET_MASTER_PORT": str(_PORT)}
 
 
 def _resources(settings: PlatformSettings) -> k8s.V1ResourceRequirements:
@@ -195,14 +204,13 @@ def _volumes(spec: JobSpec, settings: PlatformSettings) -> tuple[list[k8s.V1Volu
 
 
 def _elastic(settings: PlatformSettings) -> KubeflowOrgV1ElasticPolicy | None:
-    """The number of pods never changes."""
-    if settings.elastic_restarts is None:
+    """So that the operator calls the job done when one pod is, whatever became of the others."""
+    if not settings.elastic:
         return None
     return KubeflowOrgV1ElasticPolicy(
-        min_replicas=settings.nodes,
-        max_replicas=settings.nodes,
+        min_replicas=settings.pods[0],
+        max_replicas=settings.pods[-1],
         n_proc_per_node=settings.processes_per_pod,
-        max_restarts=settings.elastic_restarts,
         rdzv_backend="c10d",
     )
 

@@ -6,6 +6,7 @@ Rank 0 alone talks to both.
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from everest.config import Experiment
 from everest.data.workers import start_early
-from everest.errors import AgreedError, EverestError, UsageError
+from everest.errors import AgreedError, EverestError, Superseded, UsageError
 from everest.files import whole_file
 from everest.progress import start_logging
-from orchestration.job import AGAIN, EXPERIMENT_FILE, RESULT
+from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP, RESULT
+from orchestration.pod.member import END
 from orchestration.settings import PlatformSettings
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def run_rank(*let_in: str) -> int:
     except EverestError as error:
         if os.environ["RANK"] == "0" or not isinstance(error, AgreedError):
             print(f"everest: {error}", file=sys.stderr)
-        return error.exit_code
+        # Cut-off pods of an elastic job may find the others again.
+        return AGAIN if isinstance(error, Superseded) and POD_IP in os.environ else error.exit_code
     except Exception:
         traceback.print_exc()
         return AGAIN
@@ -106,14 +109,20 @@ def _s3(
         except Exception as error:
             soon = isinstance(error, Interrupted) or not isinstance(error, EverestError)
             try:
-                uploads.flush(settings.grace_s - LAST_WORDS_S if soon else settings.patience_s)
+                _flush(uploads, settings.grace_s - LAST_WORDS_S if soon else settings.patience_s)
             except EverestError as left:
                 log.error("%s; the run will go on from an earlier checkpoint", left)  # noqa: TRY400
             raise
-        uploads.flush(settings.patience_s)
+        _flush(uploads, settings.patience_s)
     finally:
         store.close()
         uploads.close()
+
+
+def _flush(uploads: "Outbox", seconds: float) -> None:
+    """Nothing waits for other processes any more, so that it need not end where one of them is lost."""
+    signal.signal(END, signal.SIG_IGN)
+    uploads.flush(seconds)
 
 
 def _finished(store: "S3Store", config: Experiment) -> bool:

@@ -15,6 +15,7 @@ import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -37,9 +38,7 @@ def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequenc
     Returns 0, the code of the EverestError that ended it, 128 + the signal that did, or AGAIN. Lines begin with their
     rank.
     """
-    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # torchrun's own account of what is said here in a line
-    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
-        logging.getLogger(name).setLevel(os.environ["LOGLEVEL"])
+    load()
     os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
     multiprocessing.set_forkserver_preload(_HEAVY)
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -69,6 +68,14 @@ def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequenc
             log.warning("torchrun: %s: %s", type(error).__name__, error)
             return AGAIN
     return 0
+
+
+def load() -> None:
+    """Imports torch's, which takes seconds; its own account of what is said here in a line is not heard."""
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")
+    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(os.environ["LOGLEVEL"])
+    import_module("torch.distributed.run")
 
 
 def _noting(codes: str, entry: Callable[..., int], *arguments: str) -> None:

@@ -8,16 +8,19 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import NoReturn
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.progress import start_logging
-from orchestration.job import AGAIN, EXPERIMENT_FILE
+from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP
+from orchestration.pod.meeting import Meetings
 from orchestration.pod.rank import LAST_WORDS_S, run_rank
 from orchestration.pod.starts import count_start
-from orchestration.pod.torchrun import torchrun
+from orchestration.pod.torchrun import load, torchrun
 from orchestration.settings import PlatformSettings
+from orchestration.teams import team_sizes
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +29,7 @@ _EARLY_S, _MOST_EARLY = 120, 8
 
 def main() -> NoReturn:
     """Counts starts, and ends what leads nowhere."""
-    first = int(os.environ.get("PET_NODE_RANK", "0")) * int(os.environ.get("PET_NPROC_PER_NODE", "1"))
-    prefix = f"[rank {first}] "  # what this says is for those who read its first process's lines
+    prefix = _prefix()
     start_logging(prefix=prefix)
     try:
         code = _work()
@@ -37,16 +39,30 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
+def _prefix() -> str:
+    """What this says is for those who read its first process's lines; a pod of an elastic job may have any rank."""
+    pod = int(os.environ.get("PET_NODE_RANK", "0"))
+    if POD_IP in os.environ:
+        return f"[pod {pod}] "
+    return f"[rank {pod * int(os.environ.get('PET_NPROC_PER_NODE', '1'))}] "
+
+
 def _work() -> int:
     """The exit code. That of wrong usage is for a job that has never run: such a one may be removed."""
-    settings = PlatformSettings.load()
-    run = Experiment.load(EXPERIMENT_FILE).name
-    early = 0
+    settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
+    early, meetings = 0, None
     while True:
         signal.signal(signal.SIGTERM, _end)
         started = time.monotonic()
-        start = count_start(settings, run)
-        code = torchrun([], run_rank, start.let_in, settings.grace_s - LAST_WORDS_S)
+        start = count_start(settings, config.name)
+        run = partial(torchrun, entry=run_rank, arguments=start.let_in, grace_s=settings.grace_s - LAST_WORDS_S)
+        if settings.elastic:
+            sizes = team_sizes(settings, config)
+            load()  # no team waits for this pod
+            meetings = meetings or Meetings(settings, config.name, sizes, start.let_in)
+            code = meetings.work(run)
+        else:
+            code = run([])
         if code == UsageError.exit_code and start.again:
             return EverestError.exit_code
         if code != AGAIN:

@@ -93,6 +93,30 @@ def test_no_line_is_lost_or_said_twice_where_the_connection_is_cut_again_and_aga
         list(logs.lines(["says-none", name], follow=True, last=1))
 
 
+def test_the_last_lines_of_several_pods_come_in_the_order_they_were_said_though_one_is_gone(
+    namespace: str, kubeconfig: str
+) -> None:
+    config.load_kube_config(kubeconfig)
+    first = pod(namespace, "echo one; sleep 8; echo three")
+    core = k8s.CoreV1Api()
+    until(lambda: core.read_namespaced_pod(first, namespace).status.phase == "Running", "the first")
+    second = pod(namespace, "echo two")
+
+    def ended(core: Any) -> bool:
+        phases = [core.read_namespaced_pod(name, namespace).status.phase for name in (first, second)]
+        return phases == ["Succeeded"] * 2
+
+    logs = reader(namespace, ended)
+    until(lambda: ended(logs.core), "their end")
+    assert list(logs.lines([first, "says-none", second], False, 5, some_may_lack=True)) == ["one", "two", "three"]
+    found = logs.lines([first, "says-none", second], False, 5)
+    assert [next(found) for _ in range(3)] == ["one", "two", "three"]
+    with pytest.raises(LogsMissing, match="there is no pod says-none"):
+        next(found)
+    with pytest.raises(LogsMissing, match="there is no pod says-none"):
+        list(logs.lines(["says-none"], False, 5, some_may_lack=True))
+
+
 def test_who_follows_gives_up_after_a_while_and_at_once_where_it_cannot_pass(
     namespace: str, link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +138,7 @@ def test_who_follows_gives_up_after_a_while_and_at_once_where_it_cannot_pass(
 @pytest.mark.filterwarnings("ignore")
 def test_a_rank_that_a_job_does_not_have_and_a_pod_that_has_not_begun_are_said(namespace: str, kubeconfig: str) -> None:
     settings = PlatformSettings(
-        namespace=namespace, gpus=64, nodes=2, s3_bucket="everest", mlflow_uri="http://mlflow:5000"
+        namespace=namespace, gpus=64, nodes="2", s3_bucket="everest", mlflow_uri="http://mlflow:5000"
     )
     jobs = KubernetesLauncher(settings)
     many = {"optim.batch_size": 128, "optim.micro_batch": 1, "data.repeats": 1}

@@ -22,7 +22,7 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
     monkeypatch.setenv("EVEREST_GPUS", "3")
     monkeypatch.setenv("EVEREST_NODES", "4")
     settings = PlatformSettings.load(nodes="5")
-    assert (settings.namespace, settings.gpus, settings.nodes) == ("file", 3, 5)
+    assert (settings.namespace, settings.gpus, settings.nodes) == ("file", 3, "5")
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,9 @@ def test_flags_come_before_the_environment_and_that_before_the_file(
         ("gpus", "eight", r"EVEREST_GPUS \(--gpus\) = 'eight': input should be a valid integer"),
         ("memory", "lots", r"EVEREST_MEMORY \(--memory\) = 'lots': must be a number"),
         ("namespace", "No Such", r"EVEREST_NAMESPACE \(--namespace\) = 'No Such'"),
+        ("nodes", "0", r"EVEREST_NODES \(--nodes\) = '0': must be a number, or two as 2\.\.4"),
+        ("nodes", "2-4", r"EVEREST_NODES \(--nodes\) = '2-4': must be a number, or two as 2\.\.4"),
+        ("nodes", "4..2", r"EVEREST_NODES \(--nodes\) = '4..2': must be the smaller number first, as 2\.\.4"),
         ("grace_s", "5", r"EVEREST_GRACE_S \(--grace-s\) = '5': input should be greater than or equal to 30"),
         ("model_alias", "v12", r"EVEREST_MODEL_ALIAS \(--model-alias\) = 'v12': must be 1 to 255 letters"),
         ("s3_prefix", "../other", r"EVEREST_S3_PREFIX \(--s3-prefix\) = '../other'"),

@@ -14,6 +14,7 @@ from everest.errors import EverestError
 from orchestration.pod.torchrun import run_everest
 
 LINE = "the disk of this process is full"
+LOST = "nobody hears of this process any more"
 STEP = 2
 
 
@@ -29,6 +30,9 @@ def _break(fault: str) -> None:
     def breaking(self: Step, batch: Any, keys: tuple[int | str, ...]) -> Any:
         if keys[1] == STEP and last and fault == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
+        if keys[1] == STEP and last and fault == "lost":
+            print(LOST, flush=True)
+            time.sleep(3600)
         if keys[1] == STEP and last:
             raise EverestError(LINE)
         if keys[1] == STEP and fault == "blocked":

@@ -15,10 +15,11 @@ from everest.errors import AgreedError, EverestError, UsageError
 from everest.training import distributed
 from everest.training.distributed import Process
 from orchestration.job import AGAIN
+from orchestration.pod.member import END
 from tests.conftest import tiny
 from tests.integration.command import environment
 from tests.services import until
-from tests.training.faulty import LINE
+from tests.training.faulty import LINE, LOST
 
 ROOT = Path(__file__).resolve().parents[2]
 _HANGS_S = 600  # destroy_process_group and blocked collectives would take an hour
@@ -69,6 +70,16 @@ def test_the_pod_of_a_process_that_fails_alone_ends_with_what_happened(
     line = {"failed": f"[rank 1] everest: {LINE}\n", "killed": "rank 1 was ended by SIGKILL (out of memory?)\n"}
     assert line[fault] in said
     assert "Traceback" not in said
+
+
+def test_processes_that_wait_for_a_lost_one_are_ended_when_they_are_told(synthetic: Path, tmp_path: Path) -> None:
+    """Though nothing that Python does with a signal reaches them: they are within a collective."""
+    run = started(["-c", _POD], "lost", synthetic, tmp_path / "run")
+    assert run.stdout
+    assert any(f"[rank 1] {LOST}\n" in line for line in run.stdout)
+    run.send_signal(END)
+    said, _ = run.communicate(timeout=_HANGS_S)
+    assert run.returncode == 128 + END, said
 
 
 def test_the_group_knows_its_device_and_waits_ten_minutes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,14 +26,14 @@ CASES: dict[str, dict[str, Any]] = {
     "plain": {"s3_bucket": "videos"},
     "everything": {
         "namespace": "lab", "image": "registry.example.org/everest@sha256:" + "0" * 64, "pull_secret": "registry",
-        "service_account": "everest-job", "nodes": 4, "cpu": "64", "memory": "500Gi", "shm": "64Gi",
+        "service_account": "everest-job", "nodes": "4", "cpu": "64", "memory": "500Gi", "shm": "64Gi",
         "data": "pvc:videos",
         "priority_class": "research", "queue": "gpus", "ttl_s": 3600, "deadline_s": 86400, "backoff_limit": 1,
         "grace_s": 120, "s3_endpoint": "https://s3.example.org", "s3_bucket": "videos", "s3_prefix": "lab/everest",
         "s3_secret": "s3", "mlflow_uri": "https://mlflow.example.org", "mlflow_secret": "mlflow",
         "pod_patch": GOLDEN / "patch.yaml",
     },
-    "elastic": {"s3_bucket": "videos", "nodes": 2, "elastic_restarts": 5},
+    "elastic": {"s3_bucket": "videos", "nodes": "2..4", "processes": 1, "grace_s": 60},
     "no-gpus": {"s3_bucket": "videos", "gpus": 0, "processes": 2, "cpu": "2500m", "data": "/srv/videos"},
 }  # fmt: skip
 
@@ -163,7 +163,13 @@ def test_gpus_are_asked_for_by_the_name_that_the_cluster_has_for_them() -> None:
 
 
 def test_no_pod_is_told_a_network_interface_that_it_may_not_have() -> None:
-    assert "IFNAME" not in made("plain", nodes=2)
+    assert "IFNAME" not in made("plain", nodes="2")
+
+
+def test_an_elastic_job_has_as_many_pods_as_it_may_at_most() -> None:
+    job, _ = yaml.safe_load_all(made("plain", nodes="2..4"))
+    policy, worker = job["spec"]["elasticPolicy"], job["spec"]["pytorchReplicaSpecs"]["Worker"]
+    assert (policy["minReplicas"], policy["maxReplicas"], worker["replicas"]) == (2, 4, 4)
 
 
 DOCUMENTED = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_text(), re.S)
@@ -206,9 +212,17 @@ def test_a_patch_that_no_pod_can_take_is_one_line(tmp_path: Path, text: str, sai
     ("name", "value", "said"),
     [
         ("data", "videos", "must be pvc:NAME or a path"),
+        (
+            "nodes", "3",
+            r"EVEREST_NODES \(--nodes\) = '3': the 32 micro-batches of a step \(optim.batch_size / optim.micro_batch\) "
+            r"are shared evenly by 1 or 2 or 4 pods of 8 processes$",
+        ),
+        ("nodes", "3..4", r"EVEREST_NODES \(--nodes\) = '3..4': .* by 1 or 2 or 4 pods"),
+        ("nodes", "2..7", r"EVEREST_NODES \(--nodes\) = '2..7': .* by 1 or 2 or 4 pods"),
+        ("processes", "7", r"are shared evenly by no number of pods of 7 processes$"),
         ("pod_patch", "nowhere.yaml", "pod patch nowhere.yaml .* cannot be read"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_make_no_manifest_are_one_line(name: str, value: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         made("plain", **{name: value})

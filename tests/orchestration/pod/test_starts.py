@@ -42,7 +42,7 @@ def pod(settings: PlatformSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def ends_with(monkeypatch: pytest.MonkeyPatch, *codes: int) -> int:
     """The worker's exit code where its processes end with these."""
     left = list(codes)
-    monkeypatch.setattr(worker, "torchrun", lambda *_: left.pop(0))
+    monkeypatch.setattr(worker, "torchrun", lambda *_, **__: left.pop(0))
     with pytest.raises(SystemExit) as ended:
         worker.main()
     assert not left
