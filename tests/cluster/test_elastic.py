@@ -64,6 +64,7 @@ def teams(platform: Platform, run: str) -> list[int]:
     return [int(found) for found in re.findall(r"(\d+) process(?:es)? on cpu", log)]
 
 
+@pytest.mark.long
 def test_a_job_goes_on_without_a_pod_that_is_lost_and_takes_up_the_one_that_comes_in_its_place(
     platform: Platform, undisturbed: Run
 ) -> None:

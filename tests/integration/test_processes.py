@@ -55,7 +55,9 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_never_killed(
         assert "Traceback" not in log
 
 
-@pytest.mark.parametrize(("stage", "several"), [("pretrain", [4]), ("finetune", [2, 4])])
+@pytest.mark.parametrize(
+    ("stage", "several"), [pytest.param("pretrain", [2, 4], marks=pytest.mark.long), ("finetune", [2, 4])]
+)
 def test_any_number_of_processes_learns_the_same_and_goes_on_with_another_number(
     synthetic: Path, tmp_path: Path, stage: str, several: list[int]
 ) -> None:
