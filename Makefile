@@ -45,9 +45,9 @@ demo: $(READY)
 	$(BIN)/everest data synth "$(WORK)/demo"
 	$(BIN)/everest data pack "$(WORK)/demo/train.csv" "$(WORK)/demo/train" --short-side 64
 	$(BIN)/everest data pack "$(WORK)/demo/val.csv" "$(WORK)/demo/val" --short-side 64
-	$(BIN)/everest pretrain --recipe demo-pretrain $(DEMO_DATA)
-	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init "$(WORK)/demo-pretrain"
-	$(BIN)/everest finetune --recipe demo-finetune $(DEMO_DATA) --init null --name demo-scratch
+	$(BIN)/everest pretrain --recipe demo-pretrain --optim.micro_batch 64 $(DEMO_DATA)
+	$(BIN)/everest finetune --recipe demo-finetune --optim.micro_batch 16 $(DEMO_DATA) --init "$(WORK)/demo-pretrain"
+	$(BIN)/everest finetune --recipe demo-finetune --optim.micro_batch 16 $(DEMO_DATA) --init null --name demo-scratch
 	$(BIN)/everest predict models:/demo-finetune@candidate "$(WORK)/demo/videos/00640.mp4" --top 3
 	@$(BIN)/python -m everest.demo synthetic
 endif

@@ -224,8 +224,8 @@ class OptimConfig(Section):
     )
     compile: Literal["auto"] | bool = Field(
         "auto",
-        description="training as one graph that torch compiles: minutes at the start, then faster, with the same "
-        "random choices; auto: on GPUs where there is a C compiler",
+        description="training as one graph that torch compiles, which takes minutes at the start; with the same random "
+        "choices; auto: on GPUs where there is a C compiler",
     )
     recompute: bool = Field(
         False,
