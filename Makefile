@@ -37,7 +37,7 @@ ui: export EVEREST_STUDIES := sqlite:///$(AT)/optuna.db
 
 ifdef VIDEOS
 demo: $(READY) ## the whole journey in minutes; VIDEOS=folder pre-trains on your own videos
-	$(BIN)/everest pretrain --recipe clips-pretrain --data.train "$(VIDEOS)"
+	$(BIN)/everest pretrain --recipe clips-pretrain --optim.micro_batch 24 --data.train "$(VIDEOS)"
 	$(BIN)/everest figures "$(WORK)/clips-pretrain" --video "$(VIDEOS)"
 	@$(BIN)/python -m everest.demo clips
 else
