@@ -23,9 +23,9 @@ from torch import Tensor
 from everest.program import one_line
 from everest.protocols import BEST, LATEST, AtOnce, CheckpointStore, Queue
 from everest.training.background import Background
-from everest.training.manifest import MANIFEST, MODEL, TRAINING, Best, Latest, Manifest, said
+from everest.training.manifest import MANIFEST, MODEL, TRAINING, Best, Latest, Manifest, Seal, said
 from everest.training.saved import SCRATCH, Checkpoint, SavedCheckpoints
-from everest.training.sealed import Seal, sealed, write_weights
+from everest.training.sealed import sealed, write_weights
 from everest.training.snapshot import Snapshot
 
 log = logging.getLogger(__name__)

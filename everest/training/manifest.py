@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from everest.training.sealed import Seal
+from everest import files
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +19,19 @@ FileName = Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=255)]
 
 class Damaged(ValueError):
     """A checkpoint is not what it should be."""
+
+
+class Seal(BaseModel):
+    """A file's size and sum."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, file: Path) -> "Seal":
+        return cls(bytes=file.stat().st_size, sha256=files.sha256(file))
 
 
 class Manifest(BaseModel):

@@ -21,8 +21,7 @@ from torch.nn.utils import get_total_norm
 
 from everest.errors import EverestError
 from everest.protocols import LATEST, CheckpointStore
-from everest.training.manifest import MANIFEST, MODEL, TRAINING, Damaged, Latest, Manifest, said
-from everest.training.sealed import Seal
+from everest.training.manifest import MANIFEST, MODEL, TRAINING, Damaged, Latest, Manifest, Seal, said
 from everest.training.snapshot import map_tensors
 
 log = logging.getLogger(__name__)

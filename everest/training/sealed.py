@@ -8,28 +8,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from everest import files
 from everest.files import naming
+from everest.training.manifest import Seal
 
 #: What safetensors files call them, in the order in which they come there.
 _TYPES = {
     torch.int64: "I64", torch.float64: "F64", torch.float32: "F32", torch.int32: "I32",
     torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
-
-
-class Seal(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, file: Path) -> "Seal":
-        return cls(bytes=file.stat().st_size, sha256=files.sha256(file))
 
 
 class SealedFile:

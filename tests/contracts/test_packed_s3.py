@@ -270,6 +270,7 @@ def test_a_run_that_learns_from_s3_and_is_killed_in_mid_epoch_ends_as_one_from_a
     address = str(remote.source)
     there = settings.model_copy(update={"cache_size": "1k"}).environment()
     changes = {"data.val": None, "optim.steps": 24, "optim.batch_size": 2, "data.workers": 2 - processes}
+    changes |= {"optim.micro_batch": 2 // processes}
     config = tiny("pretrain", synthetic, **changes, **{"keep.checkpoint_steps": 4, "keep.log_steps": 1})
     whole = Run(config.override({"data.train": local.source}), tmp_path / "whole", processes)
     killed = Run(config.override({"data.train": address}), tmp_path / "killed", processes, **there)

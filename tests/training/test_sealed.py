@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from everest.training.sealed import Seal, sealed, write_weights
+from everest.training.manifest import Seal
+from everest.training.sealed import sealed, write_weights
 
 WEIGHTS = {
     "z.weight": torch.randn(3, 5),
