@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -60,8 +59,3 @@ def flops_per_s(precision: Precision, device: torch.device) -> float:
     left, right = torch.randn(rows, inner, device=device).to(kind), torch.randn(inner, columns, device=device).to(kind)
     seconds = min(elapsed(lambda: left @ right, device).wall for _ in range(8))
     return 2 * rows * inner * columns / seconds
-
-
-def compiler() -> str | None:
-    """What ``torch.compile`` would call, if there is one."""
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")

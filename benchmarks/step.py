@@ -27,6 +27,7 @@ from benchmarks.sides import ours
 from everest.errors import UsageError
 from everest.program import exit_code
 from everest.progress import ProgressBar, clock
+from everest.training.compiling import lacking
 from everest.training.distributed import Process
 
 STEPS, PARTS, LENGTHS, PROCESSES, MEMORY = SECTIONS = ("steps", "parts", "lengths", "processes", "memory")
@@ -123,8 +124,8 @@ def _jobs(options: argparse.Namespace, rates: dict[Precision, float], device: to
 
 def _cases(options: argparse.Namespace, rates: dict[Precision, float], device: torch.device) -> Iterator[Case]:
     compiled = {"no": [False], "yes": [True], "both": [False, True]}[options.compile]
-    if not machine.compiler() and True in compiled:
-        print("no C++ compiler here: compiled steps are left out")
+    if True in compiled and (lack := lacking(device)):
+        print(f"compiled steps are left out for want of {lack}")
         compiled.remove(True)
     gains = rates["bfloat16"] > rates["float32"]
     if not options.precisions and not gains:

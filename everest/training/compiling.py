@@ -19,12 +19,10 @@ def compiles(config: Experiment, device: torch.device) -> bool:
     Raises UsageError where it is asked for and what it needs is not here.
     """
     wanted = config.optim.compile
-    lacking = _lacking(device)
-    if wanted is True and lacking:
-        raise UsageError(
-            f"optim.compile true needs {lacking}, which is not here; install it, or set it to auto or false"
-        )
-    return wanted is True or (wanted == "auto" and device.type == "cuda" and not lacking)
+    lack = lacking(device)
+    if wanted is True and lack:
+        raise UsageError(f"optim.compile true needs {lack}, which is not here; install it, or set it to auto or false")
+    return wanted is True or (wanted == "auto" and device.type == "cuda" and not lack)
 
 
 def compiled(model: nn.Module) -> nn.Module:
@@ -36,7 +34,7 @@ def compiled(model: nn.Module) -> nn.Module:
     return graph
 
 
-def _lacking(device: torch.device) -> str | None:
+def lacking(device: torch.device) -> str | None:
     """What compiling for this device needs, where it is not here."""
     gpu = device.type == "cuda"
     if gpu and not has_triton():
