@@ -241,6 +241,10 @@ class OptimConfig(Section):
         """Of an optimizer step."""
         return self.batch_size // self.micro_batch
 
+    def dealt(self, rank: int, world: int) -> range:
+        """The micro-batches of a step, by number, that one of ``world`` processes takes."""
+        return range(rank, self.micro_batches, world)
+
 
 class EvaluateConfig(Section):
     """Testing by several views of each video, their probabilities averaged."""
@@ -299,10 +303,14 @@ class Experiment(Section):
                 f"optim.warmup_epochs {optim.warmup_epochs:g} must be smaller than optim.epochs {optim.epochs}"
             )
         self.mask.counts(self.model.tokens)
-        for name, part in (("optim.batch_size", "optim.micro_batch"), ("optim.micro_batch", "data.repeats")):
-            of, by = _value(self, name), _value(self, part)
-            if of % by:
-                raise ValueError(f"{name} {of} must be a multiple of {part} {by}")
+        if optim.batch_size % optim.micro_batch:
+            raise ValueError(
+                f"optim.batch_size {optim.batch_size} must be a multiple of optim.micro_batch {optim.micro_batch}"
+            )
+        if optim.micro_batch % self.data.repeats:
+            raise ValueError(
+                f"optim.micro_batch {optim.micro_batch} must be a multiple of data.repeats {self.data.repeats}"
+            )
         mixes = self.stage == "finetune" and (self.augment.mixup or self.augment.cutmix)
         if mixes and optim.micro_batch % 2:
             raise ValueError(f"optim.micro_batch {optim.micro_batch} must be even with mixup or cutmix")
@@ -399,12 +407,6 @@ def check_value(name: str, value: Any) -> None:
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise UsageError(f"{name} = {value!r}: {message[0].lower()}{message[1:]}") from None
-
-
-def _value(config: Experiment, name: str) -> int:
-    section, _, field = name.partition(".")
-    value: int = getattr(getattr(config, section), field)
-    return value
 
 
 def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -35,7 +35,7 @@ class TrainOrder:
         self.per_micro_batch = config.optim.micro_batch // config.data.repeats
         self.steps_per_epoch = max(1, videos // self.per_batch)
         self.steps = config.optim.steps or config.optim.epochs * self.steps_per_epoch
-        self.micro_batches = range(rank, config.optim.micro_batches, world)  # this process's, of every step
+        self.micro_batches = config.optim.dealt(rank, world)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in range(self.start, self.steps):

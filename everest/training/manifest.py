@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from everest import files
+from everest.files import sha256
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Seal(BaseModel):
 
     @classmethod
     def of(cls, file: Path) -> "Seal":
-        return cls(bytes=file.stat().st_size, sha256=files.sha256(file))
+        return cls(bytes=file.stat().st_size, sha256=sha256(file))
 
 
 class Manifest(BaseModel):

@@ -47,7 +47,7 @@ class Step:
         self.config, self.model, self.loss, self.optimizer = config, model, loss, optimizer
         self.process = process
         set_recompute(model, config.optim.recompute)
-        self.micro_batches = range(process.rank, config.optim.micro_batches, process.world)
+        self.micro_batches = config.optim.dealt(process.rank, process.world)
         network = compiled(model) if compiles(config, process.device) else model
         self.network: nn.Module = (
             DistributedDataParallel(
