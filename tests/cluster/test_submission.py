@@ -41,7 +41,8 @@ def _empty(jobs: KubernetesLauncher) -> Iterator[None]:
 
 
 def spec(**changes: object) -> JobSpec:
-    return JobSpec(Experiment.load("demo-pretrain").override({"name": NAME, "data.train": "/data", **changes}))
+    fixed = {"name": NAME, "data.train": "/data", "optim.micro_batch": 1, "data.repeats": 1}
+    return JobSpec(Experiment.load("demo-pretrain").override(fixed | changes))
 
 
 def job(jobs: KubernetesLauncher) -> Any:

@@ -71,7 +71,7 @@ def sweep(platform: Platform, database: str) -> Sweep:
 
 
 def space_file(folder: Path, name: str, steps: int, rates: list[float], **changes: Any) -> Path:
-    words = tiny(steps, **{"optim.warmup_lr": 0.001, "optim.clip_grad": "null"})
+    words = tiny(steps, **{"optim.warmup_lr": 0.001, "optim.clip_grad": "null", "optim.micro_batch": 1})
     settings = {
         key.removeprefix("--"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)
     }
@@ -100,7 +100,12 @@ def test_six_trials_of_eight_ranks_survive_a_killed_controller_and_a_deleted_pod
     )
     arguments = ("launch", file, "--launcher", "kubernetes", "--parallel", 2)
     controller = sweep.start(*arguments, log=log)
-    until(lambda: any(pod.startswith("six-") for pod in running_pods(platform)), "a pod")
+
+    def has_pod() -> bool:
+        assert controller.poll() is None, log.read_text()
+        return any(pod.startswith("six-") for pod in running_pods(platform))
+
+    until(has_pod, "a pod")
     controller.send_signal(signal.SIGKILL)
     controller.wait()
     pod = next(each for each in running_pods(platform) if each.startswith("six-"))
