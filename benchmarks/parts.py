@@ -25,12 +25,8 @@ PARTS = (SELECTION, PIXELS, "encoder", "decoder", "erasing", LOSS, "backward", "
 #: What is called where, and the part it is.
 _CALLS: tuple[tuple[Any, str, str], ...] = (
     (TubeletEmbed, "cut", SELECTION),
-    *(
-        (module, name, SELECTION)
-        for module in (autoencoder, classifier)
-        for name in ("clip_importance", "keep_important")
-    ),
-    (autoencoder, "split_kept", SELECTION),
+    (PretrainModel, "choose", SELECTION),
+    (Classifier, "keep", SELECTION),
     *((module, "take", PIXELS) for module in (autoencoder, classifier)),
     (Pixels, "normalized", PIXELS),
     (Pixels, "unit", PIXELS),

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from everest.errors import UsageError
+from everest.masks import CLASSIFY_METHODS, METHODS, Method
 from everest.patterns import matching, told
 from everest.program import printable
 from everest.tree import read_tree
@@ -35,7 +36,9 @@ Workers = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], told("must be
 Ratio = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
-Distance = Literal["l2", "l1", "cosine"]
+Distance = Literal["l2", "l1", "cosine", "cka"]
+MaskMethod = Annotated[str, matching("|".join(METHODS), f"must be {', '.join(METHODS)}")]
+ClassifyMethod = Annotated[str, matching("|".join(CLASSIFY_METHODS), f"must be {', '.join(CLASSIFY_METHODS)}")]
 Size = Literal["small", "base", "large", "huge"]
 
 #: Encoder and decoder of each size (VideoMAE, appendix; decoder of the base size as in EVEREST).
@@ -63,6 +66,17 @@ def token_count(ratio: float, tokens: int) -> int:
 def _of_size(name: str) -> Any:
     """A field whose default is the one of the chosen ``size``."""
     return Field(default_factory=lambda fields: SIZES[fields.get("size", "base")][name], gt=0)
+
+
+def _of_method(name: str) -> Any:
+    """A field whose default is the one of the chosen ``method``."""
+    return Field(
+        default_factory=lambda fields: getattr(METHODS[fields.get("method", "rero")], name),
+        description={
+            "keep_ratio": "share of all tokens kept: those the encoder sees and those it reconstructs",
+            "visible_ratio": "share of all tokens the encoder sees",
+        }[name],
+    )
 
 
 class Section(BaseModel):
@@ -104,29 +118,50 @@ class ModelConfig(Section):
         return self.num_frames // self.tubelet_size
 
     @property
+    def places(self) -> int:
+        """Tokens of a step, N."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
     def tokens(self) -> int:
         """Tokens of a whole clip, S*N."""
-        return self.steps * (self.image_size // self.patch_size) ** 2
+        return self.steps * self.places
 
 
 class MaskConfig(Section):
-    """Redundancy-robust masking for pre-training (EVEREST, section 3.2)."""
+    """Masking for pre-training, by default by redundancy-robust tokens (EVEREST, section 3.2)."""
 
-    keep_ratio: Ratio = Field(0.3, description="share of all tokens kept, the most important ones")
-    visible_ratio: Ratio = Field(0.1, description="share of all tokens the encoder sees")
+    method: MaskMethod = Field("rero", description=f"which tokens are kept: {', '.join(METHODS)}")
+    keep_ratio: Ratio = _of_method("keep_ratio")
+    visible_ratio: Ratio = _of_method("visible_ratio")
     distance: Distance = "l2"
+
+    @property
+    def row(self) -> Method:
+        """What is peculiar to the method."""
+        return METHODS[self.method]
 
     @model_validator(mode="after")
     def _some_are_hidden(self) -> Self:
+        if self.row.all_hidden and self.keep_ratio < 1:
+            raise ValueError(f"keep_ratio {self.keep_ratio:g} must be 1: {self.method} reconstructs all that is hidden")
         if self.visible_ratio >= self.keep_ratio:
             raise ValueError(
                 f"visible_ratio {self.visible_ratio:g} must be smaller than keep_ratio {self.keep_ratio:g}"
             )
         return self
 
-    def counts(self, tokens: int) -> MaskCounts:
+    def counts(self, steps: int, places: int) -> MaskCounts:
+        """Of a clip of so many steps of so many tokens. Raises ValueError where none would be visible or hidden."""
+        tokens = steps * places
         kept = token_count(self.keep_ratio, tokens)
-        visible = token_count(self.visible_ratio, tokens)
+        match self.row.shows:
+            case "tubes":
+                visible = steps * (places - token_count(1 - self.visible_ratio, places))
+            case "steps":
+                visible = places * max(1, round(self.visible_ratio * steps))
+            case "tokens":
+                visible = token_count(self.visible_ratio, tokens)
         if visible < 1 or kept <= visible:
             raise ValueError(
                 f"keep_ratio {self.keep_ratio:g} and visible_ratio {self.visible_ratio:g} leave {visible} visible and "
@@ -138,9 +173,23 @@ class MaskConfig(Section):
 class ClassifyConfig(Section):
     """Fine-tuning and inference."""
 
-    keep_ratio: Ratio = Field(0.6, description="share of all tokens that enter the encoder")
+    method: ClassifyMethod = Field("rero", description=f"which tokens are kept: {', '.join(CLASSIFY_METHODS)}")
+    keep_ratio: Ratio = Field(
+        default_factory=lambda fields: 1.0 if fields.get("method") == "all" else 0.6,
+        description="share of all tokens that enter the encoder",
+    )
     distance: Distance = "l2"
     num_classes: Positive | None = Field(None, description="None: as many as the training list has")
+
+    @model_validator(mode="after")
+    def _all_are_all(self) -> Self:
+        if self.method == "all" and self.keep_ratio < 1:
+            raise ValueError(f"keep_ratio {self.keep_ratio:g} must be 1: method all takes every token")
+        return self
+
+    def kept(self, tokens: int) -> int:
+        """Of so many tokens."""
+        return max(1, token_count(self.keep_ratio, tokens))
 
 
 class FramesConfig(Section):
@@ -302,7 +351,7 @@ class Experiment(Section):
             raise ValueError(
                 f"optim.warmup_epochs {optim.warmup_epochs:g} must be smaller than optim.epochs {optim.epochs}"
             )
-        self.mask.counts(self.model.tokens)
+        self.mask.counts(self.model.steps, self.model.places)
         if optim.batch_size % optim.micro_batch:
             raise ValueError(
                 f"optim.batch_size {optim.batch_size} must be a multiple of optim.micro_batch {optim.micro_batch}"
@@ -362,8 +411,15 @@ class Experiment(Section):
             raise UsageError(_one_line(error)) from None
 
     def override(self, settings: Mapping[str, Any]) -> Experiment:
-        """A copy with some settings changed, by dotted name. Raises UsageError."""
+        """A copy with some settings changed, by dotted name. Raises UsageError.
+
+        Another method of choosing tokens brings its own ratios, unless these are given too.
+        """
         tree = self.model_dump(exclude_unset=True)
+        for name, method in (("mask", self.mask.method), ("classify", self.classify.method)):
+            if settings.get(f"{name}.method", method) != method:
+                for ratio in ("keep_ratio", "visible_ratio"):
+                    tree.get(name, {}).pop(ratio, None)
         for name, value in settings.items():
             section, _, field = name.rpartition(".")
             if name not in setting_names():

@@ -49,7 +49,7 @@ def _clips(work: Path) -> list[tuple[str, str]]:
 
 def _pretraining(folder: Path) -> list[tuple[str, str]]:
     result, config = _result(folder), Experiment.load(folder / "experiment.yaml")
-    counts = config.mask.counts(config.model.tokens)
+    counts = config.mask.counts(config.model.steps, config.model.places)
     return [
         ("pre-training loss", f"{result.metrics['train/loss']:.3f} after {result.steps} steps"),
         ("pre-training speed", f"{result.metrics['perf/clips_per_s']:.0f} clips/s"),

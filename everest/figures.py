@@ -21,11 +21,13 @@ from everest.data.index import VideoIndex
 from everest.data.video import Video
 from everest.export import Exported
 from everest.files import whole_file
+from everest.masks import METHODS
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.embed import TubeletEmbed
 from everest.model.frames import select_frames
-from everest.model.redundancy import clip_importance
+from everest.model.masks import ranking
+from everest.model.masks.clip import Clip
 from everest.model.targets import normalize_tubelets
 from everest.program import printable
 from everest.seeding import derived_seed
@@ -109,25 +111,34 @@ def make_panels(exported: Exported, video: Video) -> list[Panel]:
     embed = model.patch_embed
     if config.frames.select:
         clip = select_frames(embed, clip, config.model.num_frames, config.frames, generator=None)
-    tubelets = embed.cut(clip)
+    section = config.classify if isinstance(model, Classifier) else config.mask
+    cut = Clip.cut(embed, clip, section.distance)
     cells = _Cells(embed, clip.shape[1:4])
     pixels = clip[0].cpu().numpy()
-    importance = clip_importance(embed, tubelets, config.mask.distance)
+    importance = _importance(cut, section.method)
     panels = [Panel("clip", pixels), Panel("importance", _heat(pixels, cells.map(importance)))]
 
     if isinstance(model, Classifier):
-        kept = model.keep(tubelets)
+        kept = model.keep(cut)
         panels.append(Panel(f"kept {kept.shape[1]} of {cells.tokens}", _dim(pixels, cells.mask(kept))))
         return panels
-    return panels + _reconstruction(model, clip, tubelets, cells, pixels)
+    return panels + _reconstruction(model, clip, cut.tubelets, cells, pixels)
+
+
+def _importance(clip: Clip, name: str) -> Tensor:
+    """What the method ranks tokens by, none below 0; how much they change where it ranks by chance or not at all."""
+    method = METHODS.get(name)
+    by = name if method and method.ranks and not method.by_chance else "rero"
+    scores = ranking(by)(clip, None)
+    return scores - scores.min().clamp(max=0)
 
 
 def _reconstruction(
     model: PretrainModel, clip: Tensor, tubelets: Tensor, cells: "_Cells", pixels: np.ndarray
 ) -> list[Panel]:
-    generator = torch.Generator(clip.device).manual_seed(derived_seed("figures") % 2**63)
-    kept_count = model.mask.counts(cells.tokens).kept
-    out = model(clip, torch.rand(1, kept_count, generator=generator, device=clip.device))
+    with torch.random.fork_rng([clip.device] if clip.device.type == "cuda" else []):
+        torch.manual_seed(derived_seed("figures") % 2**63)
+        out = model(clip)
     truth = cells.embed.pixels.unit(tubelets.flatten(1, 2)).unflatten(-1, (-1, 3))
     _, mean, deviation = normalize_tubelets(truth)
     guess = truth.clone()

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from everest.config import MaskConfig, ModelConfig
 from everest.model.embed import TubeletEmbed
+from everest.model.masks import ranking, splitting
+from everest.model.masks.clip import Clip
 from everest.model.positions import Positions
-from everest.model.redundancy import clip_importance
 from everest.model.select import keep_important, split_kept, take
 from everest.model.targets import reconstruction_target
 from everest.model.vit import LayerNorm, transformer_blocks
@@ -21,7 +22,7 @@ class PretrainOutput(NamedTuple):
     loss: Tensor
     prediction: Tensor  # (B, M, P)
     target: Tensor  # (B, M, P)
-    kept: Tensor  # (B, K), most important first
+    kept: Tensor  # (B, K), most important first where the method ranks them
     visible: Tensor  # (B, V), ascending
     hidden: Tensor  # (B, M), ascending
 
@@ -61,7 +62,7 @@ class Decoder(nn.Module):
 
 
 class PretrainModel(nn.Module):
-    """The masked autoencoder on redundancy-robust tokens (EVEREST, section 3)."""
+    """The masked autoencoder, by default on redundancy-robust tokens (EVEREST, section 3)."""
 
     def __init__(self, config: ModelConfig, mask: MaskConfig) -> None:
         super().__init__()
@@ -80,21 +81,30 @@ class PretrainModel(nn.Module):
     def forward(self, clips: Tensor, noise: Tensor | None = None) -> PretrainOutput:
         """Reconstructs what is kept but hidden of clips, uint8 (B, T, H, W, 3) or normalised (B, 3, T, H, W).
 
-        ``noise`` (B, K), uniform, decides which kept tokens are visible; None draws it. Only visible
-        tokens are embedded with gradient, and only hidden ones get targets. Raises ValueError where
+        ``noise`` (B, K), uniform, decides which kept tokens are visible where the method ranks them; None draws it.
+        Only visible tokens are embedded with gradient, and only hidden ones get targets. Raises ValueError where
         the clip does not divide into tubelets or is too small for the ratios.
         """
-        tubelets = self.patch_embed.cut(clips)
-        counts = self.mask.counts(tubelets.shape[1] * tubelets.shape[2])
-        kept = keep_important(clip_importance(self.patch_embed, tubelets, self.mask.distance), counts.kept)
-        if noise is None:
-            noise = torch.rand(kept.shape, device=kept.device)
-        visible, hidden = split_kept(kept, counts.visible, noise)
+        clip = Clip.cut(self.patch_embed, clips, self.mask.distance)
+        kept, visible, hidden = self.choose(clip, noise)
 
-        tubelets_BLP = tubelets.flatten(1, 2)
+        tubelets_BLP = clip.tubelets.flatten(1, 2)
         prediction = self.reconstruct(tubelets_BLP, visible, hidden)
         target = reconstruction_target(self.patch_embed.pixels.unit(take(tubelets_BLP, hidden)))
         return PretrainOutput(F.mse_loss(prediction.float(), target), prediction, target, kept, visible, hidden)
+
+    def choose(self, clip: Clip, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Which tokens are kept (B, K), and which of these visible (B, V) and hidden (B, M), by ``mask.method``."""
+        _, S, N = clip.shape
+        method, counts = self.mask.row, self.mask.counts(S, N)
+        if not method.ranks:
+            visible, hidden = splitting(self.mask.method)(clip, counts.visible, counts.hidden)
+            return torch.cat([visible, hidden], dim=1), visible, hidden
+        scores = ranking(self.mask.method)(clip, clip.chance() if method.by_chance else None)
+        kept = keep_important(scores, counts.kept)
+        if noise is None:
+            noise = torch.rand(kept.shape, device=kept.device)
+        return kept, *split_kept(kept, counts.visible, noise)
 
     def reconstruct(self, tubelets_BLP: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> Tensor:
         """Predicts the normalised pixels of the hidden tokens from the visible ones: (B, M, P)."""

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from everest.config import Distance, ModelConfig, token_count
+from everest.config import ClassifyConfig, ModelConfig
+from everest.masks import METHODS
 from everest.model.embed import TubeletEmbed
+from everest.model.masks import ranking
+from everest.model.masks.clip import Clip
 from everest.model.positions import Positions
-from everest.model.redundancy import clip_importance
 from everest.model.select import keep_important, take
 from everest.model.vit import LayerNorm, transformer_blocks
 
@@ -15,11 +18,9 @@ from everest.model.vit import LayerNorm, transformer_blocks
 class Classifier(nn.Module):
     """Only kept tokens enter the encoder; their mean, normalised, goes to a linear head (EVEREST, section 3.4)."""
 
-    def __init__(
-        self, config: ModelConfig, num_classes: int, keep_ratio: float = 0.6, distance: Distance = "l2"
-    ) -> None:
+    def __init__(self, config: ModelConfig, classify: ClassifyConfig, num_classes: int) -> None:
         super().__init__()
-        self.config, self.keep_ratio, self.distance = config, keep_ratio, distance
+        self.config, self.classify = config, classify
         self.patch_embed = TubeletEmbed(config)
         self.positions = Positions(config.tokens, config.embed_dim)
         self.blocks = transformer_blocks(
@@ -32,17 +33,25 @@ class Classifier(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips, uint8 (B, T, H, W, 3) or normalised (B, 3, T, H, W) -> logits (B, classes)."""
-        tubelets = self.patch_embed.cut(clips)
-        kept = self.keep(tubelets)
-        tubelets_BLP = tubelets.flatten(1, 2)
+        clip = Clip.cut(self.patch_embed, clips, self.classify.distance)
+        kept = self.keep(clip)
+        tubelets_BLP = clip.tubelets.flatten(1, 2)
         x = self.patch_embed(take(tubelets_BLP, kept))
         x = x + self.positions(kept, tubelets_BLP.shape[1]).to(x.dtype)
         return self.head(self.fc_norm(self.blocks(x).mean(dim=1)))
 
-    def keep(self, tubelets: Tensor) -> Tensor:
-        """The tokens that enter the encoder: (B, S, N, P) -> (B, K), ascending."""
-        kept = max(1, token_count(self.keep_ratio, tubelets.shape[1] * tubelets.shape[2]))
-        return keep_important(clip_importance(self.patch_embed, tubelets, self.distance), kept).sort(dim=1).values
+    def keep(self, clip: Clip) -> Tensor:
+        """The tokens that enter the encoder, by ``classify.method``: (B, K), ascending.
+
+        Where chance decides, it is drawn anew in training, and the same for every clip otherwise.
+        """
+        B, S, N = clip.shape
+        kept = self.classify.kept(S * N)
+        if kept == S * N:
+            return torch.arange(kept, device=clip.tubelets.device).expand(B, kept)
+        chance = clip.chance() if self.training else clip.spread()
+        scores = ranking(self.classify.method)(clip, chance if METHODS[self.classify.method].by_chance else None)
+        return keep_important(scores, kept).sort(dim=1).values
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """How timm groups parameters into layers for layer-wise learning rates; what matches nothing is the last."""

@@ -19,9 +19,9 @@ def create_pretrain_model(size: Size = "base", **overrides: Any) -> PretrainMode
 def create_classifier(
     size: Size = "base", num_classes: int = 101, keep_ratio: float = 0.6, **overrides: Any
 ) -> Classifier:
-    """The classifier of a size. Overrides are any fields of ModelConfig, and ``distance``."""
+    """The classifier of a size. Overrides are any fields of ModelConfig, ``method`` and ``distance``."""
     config = _configure("classify", size, {"keep_ratio": keep_ratio, **overrides})
-    return Classifier(config.model, num_classes, config.classify.keep_ratio, config.classify.distance)
+    return classifier(config, num_classes)
 
 
 def pretrain_model(config: Experiment) -> PretrainModel:
@@ -29,7 +29,7 @@ def pretrain_model(config: Experiment) -> PretrainModel:
 
 
 def classifier(config: Experiment, num_classes: int) -> Classifier:
-    return Classifier(config.model, num_classes, config.classify.keep_ratio, config.classify.distance)
+    return Classifier(config.model, config.classify, num_classes)
 
 
 def _configure(section: Literal["mask", "classify"], size: Size, overrides: dict[str, Any]) -> Experiment:

@@ -21,6 +21,12 @@ def split_kept(kept_BK: Tensor, visible: int, noise_BK: Tensor) -> tuple[Tensor,
     return shuffled[:, :visible].sort(dim=1).values, shuffled[:, visible:].sort(dim=1).values
 
 
+def split_at(order_BSN: Tensor, visible: int, hidden: int) -> tuple[Tensor, Tensor]:
+    """The first tokens by an order of all, and those that come next: (B, V) and (B, M), both ascending."""
+    index = order_BSN.flatten(1).argsort(dim=1, stable=True)
+    return index[:, :visible].sort(dim=1).values, index[:, visible : visible + hidden].sort(dim=1).values
+
+
 def take(x_BLD: Tensor, index_BK: Tensor) -> Tensor:
     """The rows ``index_BK`` of (B, L, D): (B, K, D)."""
     return x_BLD.gather(1, index_BK[..., None].expand(-1, -1, x_BLD.shape[-1]))
