@@ -119,7 +119,7 @@ VIDEOMAE = {
         "ucf101-finetune",
         {"classify.method", "classify.keep_ratio", "data.repeats", "augment.mixup", "augment.cutmix"},
     ),
-    "kinetics400-from-videomae": ("videomae-kinetics400-finetune", {"classify.method", "classify.keep_ratio"}),
+    "videomae-kinetics400-60-finetune": ("videomae-kinetics400-finetune", {"classify.method", "classify.keep_ratio"}),
 }
 
 
@@ -138,6 +138,6 @@ def test_videomaes_recipes_have_its_published_values() -> None:
     assert f"mixup {config.augment.mixup:g}, cutmix {config.augment.cutmix}".replace("0.8", ".8") in said
     assert {1: "one sample", 2: "two samples"}[config.data.repeats] in said
     assert f"K400 {config.evaluate.segments} x {config.evaluate.crops} views" in said
-    assert Experiment.load("kinetics400-from-videomae").classify.keep_ratio == 0.6
+    assert Experiment.load("videomae-kinetics400-60-finetune").classify.keep_ratio == 0.6
     masks = Experiment.load("videomae-kinetics400-pretrain").mask
     assert (masks.method, masks.counts(8, 196).hidden) == ("tube", 8 * int(0.9 * 196))
