@@ -46,6 +46,9 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
         ("seed", 0, "of all random choices"),
     ):
         added.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} ({default})")
+    added.add_argument(
+        "--camera", choices=("still", "pan", "zoom", "shake", "mixed"), default="still", help="what it does (still)"
+    )
 
 
 def _pack(options: argparse.Namespace, rest: list[str]) -> None:
@@ -140,6 +143,6 @@ def _synth(options: argparse.Namespace, rest: list[str]) -> None:
     with ProgressBar("synth", options.train + options.val) as bar:
         synthesize(
             options.out, options.train, options.val, options.size, options.frames, options.seed,
-            progress=lambda done, _total: bar.advance(done - bar.done),
+            progress=lambda done, _total: bar.advance(done - bar.done), camera=options.camera,
         )  # fmt: skip
     print(f"{options.out}/train.csv {options.train} videos, val.csv {options.val}, {len(CLASSES)} classes of motion")

@@ -1,8 +1,8 @@
 """A labelled set of short H.264 videos whose class is how things move, never how they look.
 
-Backgrounds are still and textured; one or two things move over them. Places wrap around, angles turn and
-sizes cycle, all from a uniformly random start, so that every single frame looks the same in each class:
-only time tells the classes apart.
+Backgrounds are textured; one or two things move over them. Places wrap around, angles turn and sizes cycle,
+all from a uniformly random start, so that every single frame looks the same in each class: only time tells
+the classes apart. A camera may move as well: the class is then how things move against the background.
 """
 
 import json
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from everest.data.camera import Camera, CameraMotion, View
 from everest.errors import UsageError
 from everest.files import write_text
 from everest.seeding import derived_seed
@@ -38,7 +39,14 @@ _DARK, _BRIGHT = 70, (150, 255)  # mean of backgrounds; range of things
 
 
 def synthesize(
-    folder: Path, train: int, val: int, size: int, frames: int, seed: int, progress: Callable[[int, int], None]
+    folder: Path,
+    train: int,
+    val: int,
+    size: int,
+    frames: int,
+    seed: int,
+    progress: Callable[[int, int], None],
+    camera: CameraMotion = "still",
 ) -> None:
     """Writes ``train`` + ``val`` videos of ``size`` x ``size`` pixels, train.csv, val.csv and classes.txt.
 
@@ -46,7 +54,16 @@ def synthesize(
     ``progress`` is told how many of how many videos are written. Raises UsageError where other videos are
     already there.
     """
-    recipe = {"train": train, "val": val, "size": size, "frames": frames, "seed": seed, "version": 1}
+    recipe: dict[str, int | str] = {
+        "train": train,
+        "val": val,
+        "size": size,
+        "frames": frames,
+        "seed": seed,
+        "version": 1,
+    }
+    if camera != "still":
+        recipe["camera"] = camera
     stamp = folder / "synthetic.json"
     if stamp.exists():
         if json.loads(stamp.read_text()) != recipe:
@@ -59,7 +76,7 @@ def synthesize(
         label = number % len(CLASSES)
         name = f"videos/{number:05d}.mp4"
         rng = np.random.default_rng(derived_seed(seed, number))
-        write_video(folder / name, render(CLASSES[label], size, frames, rng))
+        write_video(folder / name, render(CLASSES[label], size, frames, rng, camera))
         lists["train" if number < train else "val"].append(f"{name},{label}\n")
         progress(number + 1, train + val)
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
@@ -68,19 +85,32 @@ def synthesize(
     write_text(stamp, json.dumps(recipe))
 
 
-def render(motion: str, size: int, frames: int, rng: np.random.Generator) -> np.ndarray:
+def render(motion: str, size: int, frames: int, rng: np.random.Generator, camera: CameraMotion = "still") -> np.ndarray:
     """One video of a class: uint8 (frames, size, size, 3)."""
+    return render_with_mask(motion, size, frames, rng, camera)[0]
+
+
+def render_with_mask(
+    motion: str, size: int, frames: int, rng: np.random.Generator, camera: CameraMotion = "still"
+) -> tuple[np.ndarray, np.ndarray]:
+    """``render``'s video, and what share of each pixel its things cover: float32 (frames, size, size).
+
+    The same numbers give the same things over the same background, whatever the camera does.
+    """
     background = np.clip(_texture(size, rng, contrast=45) + _DARK, 0, 130)
     things = [_Thing(size, rng) for _ in range(rng.integers(1, 3))]
     dx, dy, turn, growth = MOTIONS[motion]
     pace = rng.uniform(0.7, 1.3) * np.array([dx * size / 64, dy * size / 64, turn, growth])
-    video = np.empty((frames, size, size, 3), np.uint8)
+    views = Camera(camera, size, rng)
+    video, mask = np.empty((frames, size, size, 3), np.uint8), np.empty((frames, size, size), np.float32)
     for t in range(frames):
-        image = background.copy()
+        view = views.at(t)
+        image, bare = view.of(background).copy(), np.ones((size, size))
         for thing in things:
-            thing.paint(image, *(pace * t))
-        video[t] = np.clip(image, 0, 255)
-    return video
+            cover = thing.paint(image, view, *(pace * t))
+            bare *= 1 - cover
+        video[t], mask[t] = np.clip(image, 0, 255), 1 - bare
+    return video, mask
 
 
 class _Thing:
@@ -94,19 +124,20 @@ class _Thing:
         self.corners = int(rng.integers(3, 6))
         self.stretch = rng.uniform(1.5, 2.0)
         self.colour = rng.uniform(_BRIGHT[0], _BRIGHT[1], 3) + _texture(size, rng, contrast=15)
-        self.y, self.x = np.mgrid[:size, :size] + 0.5
 
-    def paint(self, image: np.ndarray, dx: float, dy: float, turn: float, growth: float) -> None:
+    def paint(self, image: np.ndarray, view: View, dx: float, dy: float, turn: float, growth: float) -> np.ndarray:
+        """Over ``image``; returns the share of each pixel that it covers."""
         smallest, largest = (math.log(side * self.size) for side in _SIZES)
         radius = math.exp(smallest + (self.phase * (largest - smallest) + growth) % (largest - smallest))
-        u, v = (self._from(self.x, self.centre[0] + dx), self._from(self.y, self.centre[1] + dy))
+        u, v = (self._from(view.x, self.centre[0] + dx), self._from(view.y, self.centre[1] + dy))
         cos, sin = math.cos(self.angle + turn), math.sin(self.angle + turn)
         along, across = (u * cos + v * sin) / self.stretch, v * cos - u * sin
         sector = 2 * math.pi / self.corners
         bearing = np.arctan2(across, along) % sector - sector / 2
         edge = radius - np.hypot(along, across) * np.cos(bearing) / math.cos(sector / 2) * 0.8
-        cover = np.clip(edge + 0.5, 0, 1)[..., None]
-        image += cover * (self.colour - image)
+        cover: np.ndarray = np.clip(edge * view.zoom + 0.5, 0, 1)
+        image += cover[..., None] * (view.of(self.colour) - image)
+        return cover
 
     def _from(self, grid: np.ndarray, centre: float) -> np.ndarray:
         """Distance from a centre on a frame whose edges meet."""
