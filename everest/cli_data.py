@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from everest.arguments import nothing_left
 from everest.config import DataConfig
@@ -38,16 +39,19 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     added = data.add_parser("synth", help="write a labelled set of moving things as H.264 files")
     added.set_defaults(run=_synth, doing="data synth")
     added.add_argument("out", type=Path)
+    what = "moving things all the time; or minutes of little, with a short event of a class (short)"
+    added.add_argument("--kind", choices=("short", "uncurated"), default="short", help=what)
     for name, default, what in (
-        ("train", 640, "training videos"),
-        ("val", 160, "validation videos"),
-        ("size", 64, "pixels a side"),
-        ("frames", 32, "frames a video"),
-        ("seed", 0, "of all random choices"),
+        ("train", None, "training videos (640; 24 uncurated ones)"),
+        ("val", None, "validation videos (160; 8 uncurated ones)"),
+        ("size", 64, "pixels a side (64)"),
+        ("frames", None, "frames of a short video (32)"),
+        ("seconds", None, "seconds of an uncurated video (60)"),
+        ("seed", 0, "of all random choices (0)"),
     ):
-        added.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what} ({default})")
+        added.add_argument(f"--{name}", type=int, default=default, metavar="N", help=what)
     added.add_argument(
-        "--camera", choices=("still", "pan", "zoom", "shake", "mixed"), default="still", help="what it does (still)"
+        "--camera", choices=("still", "pan", "zoom", "shake", "mixed"), help="what it does in a short video (still)"
     )
 
 
@@ -130,19 +134,33 @@ def _check_packed(source: str, workers: int) -> None:
         raise EverestError(f"{source} is damaged; pack it anew")
 
 
+#: What each kind of synthetic set is told beside its size and seed, and what it is otherwise.
+_SYNTH: dict[str, dict[str, Any]] = {
+    "short": {"train": 640, "val": 160, "frames": 32, "camera": "still"},
+    "uncurated": {"train": 24, "val": 8, "seconds": 60},
+}
+
+
 def _synth(options: argparse.Namespace, rest: list[str]) -> None:
     nothing_left(rest)
     from everest.data.synthetic import CLASSES, synthesize
+    from everest.data.uncurated import EVENTS, synthesize_uncurated
     from everest.progress import ProgressBar
 
-    for name, least in (("train", len(CLASSES)), ("val", len(CLASSES)), ("size", 16), ("frames", 2), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise UsageError(f"--{name} {getattr(options, name)}: must be at least {least}")
+    uncurated, settings = options.kind == "uncurated", _SYNTH[options.kind]
+    for name in sorted({name for kind in _SYNTH.values() for name in kind} - settings.keys()):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name} {getattr(options, name)}: not for --kind {options.kind}")
+    given = {name: default if (told := getattr(options, name)) is None else told for name, default in settings.items()}
+    given |= {"size": options.size, "seed": options.seed}
+    least = {"train": len(CLASSES), "val": len(CLASSES), "size": 16, "frames": 2, "seconds": 4, "seed": 0}
+    for name in least.keys() & given.keys():
+        if given[name] < least[name]:
+            raise UsageError(f"--{name} {given[name]}: must be at least {least[name]}")
     if options.size % 2:
         raise UsageError(f"--size {options.size}: must be even, as H.264 has it")
-    with ProgressBar("synth", options.train + options.val) as bar:
-        synthesize(
-            options.out, options.train, options.val, options.size, options.frames, options.seed,
-            progress=lambda done, _total: bar.advance(done - bar.done), camera=options.camera,
-        )  # fmt: skip
-    print(f"{options.out}/train.csv {options.train} videos, val.csv {options.val}, {len(CLASSES)} classes of motion")
+    synth = synthesize_uncurated if uncurated else synthesize
+    with ProgressBar("synth", given["train"] + given["val"]) as bar:
+        synth(options.out, **given, progress=lambda done, _total: bar.advance(done - bar.done))
+    what = f"{len(CLASSES)} classes of motion" + (f", {EVENTS} when they move" if uncurated else "")
+    print(f"{options.out}/train.csv {given['train']} videos, val.csv {given['val']}, {what}")

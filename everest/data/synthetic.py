@@ -9,13 +9,14 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import av
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from everest.data.camera import Camera, CameraMotion, View
+from everest.data.encode import write_video
 from everest.errors import UsageError
 from everest.files import write_text
 from everest.seeding import derived_seed
@@ -34,6 +35,7 @@ MOTIONS: dict[str, tuple[float, float, float, float]] = {
 CLASSES = tuple(MOTIONS)
 FRAMES_PER_SECOND = 25
 
+_STAMP = "synthetic.json"
 _SIZES = (0.11, 0.26)  # of the frame's side; growing things wrap around within these
 _DARK, _BRIGHT = 70, (150, 255)  # mean of backgrounds; range of things
 
@@ -64,25 +66,44 @@ def synthesize(
     }
     if camera != "still":
         recipe["camera"] = camera
-    stamp = folder / "synthetic.json"
+    if is_whole(folder, recipe):
+        progress(train + val, train + val)
+        return
+    for number in range(train + val):
+        rng = np.random.default_rng(derived_seed(seed, number))
+        video = render(CLASSES[label_of(number)], size, frames, rng, camera)
+        write_video(folder / name_of(number), video, FRAMES_PER_SECOND)
+        progress(number + 1, train + val)
+    finish(folder, recipe)
+
+
+def name_of(number: int) -> str:
+    return f"videos/{number:05d}.mp4"
+
+
+def label_of(number: int) -> int:
+    """The classes take turns."""
+    return number % len(CLASSES)
+
+
+def is_whole(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the set is finished already, or else is to be made. Raises UsageError where another one is there."""
+    stamp = folder / _STAMP
     if stamp.exists():
         if json.loads(stamp.read_text()) != recipe:
             raise UsageError(f"{folder} holds a synthetic set of other settings ({stamp}); choose another folder")
-        progress(train + val, train + val)
-        return
-    (folder / "videos").mkdir(parents=True, exist_ok=True)
-    lists: dict[str, list[str]] = {"train": [], "val": []}
-    for number in range(train + val):
-        label = number % len(CLASSES)
-        name = f"videos/{number:05d}.mp4"
-        rng = np.random.default_rng(derived_seed(seed, number))
-        write_video(folder / name, render(CLASSES[label], size, frames, rng, camera))
-        lists["train" if number < train else "val"].append(f"{name},{label}\n")
-        progress(number + 1, train + val)
+        return True
+    (folder / name_of(0)).parent.mkdir(parents=True, exist_ok=True)
+    return False
+
+
+def finish(folder: Path, recipe: dict[str, Any]) -> None:
+    """Writes the lists of a set whose videos are there: the first ``train``, and ``val`` more. It is whole then."""
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
-    for split, lines in lists.items():
-        write_text(folder / f"{split}.csv", "".join(lines))
-    write_text(stamp, json.dumps(recipe))
+    train, total = recipe["train"], recipe["train"] + recipe["val"]
+    for split, numbers in (("train", range(train)), ("val", range(train, total))):
+        write_text(folder / f"{split}.csv", "".join(f"{name_of(n)},{label_of(n)}\n" for n in numbers))
+    write_text(folder / _STAMP, json.dumps(recipe))
 
 
 def render(motion: str, size: int, frames: int, rng: np.random.Generator, camera: CameraMotion = "still") -> np.ndarray:
@@ -152,17 +173,3 @@ def _texture(size: int, rng: np.random.Generator, contrast: float) -> np.ndarray
         smooth = F.interpolate(grid, (size, size), mode="bicubic", align_corners=False)[0]
         image += smooth.permute(1, 2, 0).numpy() * contrast / math.sqrt(cells)
     return image
-
-
-def write_video(path: Path, frames: np.ndarray) -> None:
-    """uint8 (T, H, W, 3) as H.264 in mp4; the same frames always give the same file."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        # More threads, or x264's macroblock tree on frames as small as these, and files differ from run to run.
-        stream.options = {"crf": "18", "preset": "veryfast", "x264-params": "mbtree=0"}
-        stream.codec_context.thread_count = 1
-        for image in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode())

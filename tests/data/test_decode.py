@@ -12,12 +12,13 @@ from PIL import Image
 
 import everest
 from everest.data.decode import DecodeError, NoSuchFrame, decode
+from everest.data.encode import write_video
 from everest.data.reader import frames
 from everest.data.reader.frames import indexed
 from everest.data.reader.picture import Painter
 from everest.data.reader.process import reader
 from everest.data.reader.window import WHOLE
-from everest.data.synthetic import render, write_video
+from everest.data.synthetic import FRAMES_PER_SECOND, render
 from everest.errors import EverestError
 from tests.conftest import CASES
 from tests.data import numbered
@@ -242,7 +243,7 @@ def test_odd_but_readable_files_are_read_the_right_way_up(clips: Path, name: str
 
 def test_many_reads_leave_no_threads_files_or_memory_behind(tmp_path: Path) -> None:
     video = tmp_path / "video.mp4"
-    write_video(video, render("left", 64, 16, np.random.default_rng(0)))
+    write_video(video, render("left", 64, 16, np.random.default_rng(0)), FRAMES_PER_SECOND)
     ours = psutil.Process()
     decode(video, 64, evenly)
     child = psutil.Process(reader().process.pid)

@@ -19,9 +19,10 @@ from everest.config import DataConfig
 from everest.data.check import verdicts
 from everest.data.crop import Crop
 from everest.data.decode import decode
+from everest.data.encode import write_video
 from everest.data.files import VideoFile, VideoFiles
 from everest.data.index import VideoIndex, read_index
-from everest.data.synthetic import render, write_video
+from everest.data.synthetic import FRAMES_PER_SECOND, render
 from everest.data.video import Cut
 from everest.data.workers import worker_context
 
@@ -165,7 +166,7 @@ def test_a_digest_is_that_of_paths_as_seen_from_the_list(tmp_path: Path, root: s
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second of video."""
     file = tmp_path_factory.mktemp("long") / "long.mp4"
-    write_video(file, render("right", 64, 25, np.random.default_rng(0)))
+    write_video(file, render("right", 64, 25, np.random.default_rng(0)), FRAMES_PER_SECOND)
     return file
 
 
