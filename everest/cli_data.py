@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from everest.arguments import nothing_left
+from everest.cli_prepare import add_prepare_command
 from everest.config import DataConfig
 from everest.cores import usable_cores
 from everest.errors import EverestError, UsageError
@@ -36,6 +37,7 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     ):
         shown = f" ({default})" if default else ""
         added.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{what}{shown}")
+    add_prepare_command(data.add_parser("prepare", help="lists of a published set from its own annotation files"))
     added = data.add_parser("synth", help="write a labelled set of moving things as H.264 files")
     added.set_defaults(run=_synth, doing="data synth")
     added.add_argument("out", type=Path)

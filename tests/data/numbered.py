@@ -20,11 +20,16 @@ def picture(number: int, width: int = 128, height: int = 96) -> np.ndarray:
 
 
 def write(
-    path: Path, codec: str, numbers: range, options: Mapping[str, str] | None = None, pix_fmt: str = "yuv420p"
+    path: Path,
+    codec: str,
+    numbers: range,
+    options: Mapping[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
+    rate: int = 25,
 ) -> Path:
-    """A file of these frames, 25 a second."""
+    """A file of these frames, so many a second."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=25, options=dict(options or {}))
+        stream = container.add_stream(codec, rate=rate, options=dict(options or {}))
         stream.width, stream.height, stream.pix_fmt = 128, 96, pix_fmt
         for number in numbers:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))

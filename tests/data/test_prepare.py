@@ -1,0 +1,237 @@
+"""Published sets from their own annotation files. What the lists must say is written here by hand."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import everest
+from everest.cli import command
+from everest.data.files import VideoFile
+from everest.data.index import read_files
+from everest.data.prepare.prepare import Preparation
+from everest.data.prepare.written import write_list
+from everest.errors import EverestError
+from tests.data import numbered, sets
+
+Rows = list[tuple[str, str | None]]
+
+
+def labelled(file: Path) -> Rows:
+    """Name of the file, with the window, and name of the class."""
+    index = read_files(file)
+    assert all(video.path.is_file() for video in index.videos)
+    return [
+        (Path(video.name).name, None if video.label is None else index.classes[video.label]) for video in index.videos
+    ]
+
+
+def prepared(name: str, root: Path, out: Path, split: int | None = None) -> dict[str, Rows]:
+    Preparation(name, root, out, split).write()
+    files = [out / f"{part}.csv" for part in ("test", "train", "val")]
+    return {file.stem: labelled(file) for file in files if file.exists()}
+
+
+UCF101: dict[str, Rows] = {
+    "train": [
+        ("v_ApplyEyeMakeup_g02_c01.avi", "ApplyEyeMakeup"),
+        ("v_ApplyEyeMakeup_g03_c01.avi", "ApplyEyeMakeup"),
+        ("v_HandStandPushups_g02_c01.avi", "HandstandPushups"),
+        ("v_HandStandPushups_g03_c01.avi", "HandstandPushups"),
+        ("v_YoYo_g02_c01.avi", "YoYo"),
+    ],
+    "val": [
+        ("v_ApplyEyeMakeup_g01_c01.avi", "ApplyEyeMakeup"),
+        ("v_HandStandPushups_g01_c01.avi", "HandstandPushups"),
+        ("v_YoYo_g01_c01.avi", "YoYo"),
+    ],
+}
+HMDB51: dict[str, Rows] = {
+    "train": [("#20_Brush_hair_(x)!_u_nm_np1_ba_goo_0.avi", "brush_hair"), ("-wave_1;2 3.avi", "wave")],
+    "val": [("B;rush@hair,_u_cm_np2_le_med_1.avi", "brush_hair"), ("!Wave!_#@_(1).avi", "wave")],
+}
+K400: dict[str, Rows] = {
+    "train": [
+        ("-0AbCdEfGhI_000010_000020.mp4", "abseiling"),
+        ("__aBcDeFgHi_000000_000010.mp4", "petting animal (not cat)"),
+        ("zZzZzZzZzZz_000118_000128.mp4", "eating, drinking"),
+        ("-0aBcDeFgHi_000010_000020.mp4", "abseiling"),
+    ],
+    "val": [("_-_-_-_-_-__001000_001010.mp4", "eating, drinking")],
+}
+SSV2: dict[str, Rows] = {
+    "train": [
+        ("78687.webm", "Putting something on something"),
+        ("42.webm", 'Pretending to put something "here", but not'),
+    ],
+    "val": [("74225.webm", "Approaching something with your camera")],
+    "test": [("1420.webm", "Putting something on something"), ("3.webm", "Tilting something; then, something")],
+}
+OSCC: dict[str, Rows] = {
+    "train": [
+        ("0a1b2c3d-1111-2222-3333-444455556666.mp4 [0-8 s]", "state change"),
+        ("0a1b2c3d-1111-2222-3333-444455556666.mp4 [8-16 s]", "no state change"),
+    ],
+    "val": [
+        ("0a1b2c3d-1111-2222-3333-444455556666.mp4 [12.6-20.6 s]", "no state change"),
+        ("0a1b2c3d-1111-2222-3333-444455556666.mp4 [16-24 s]", "state change"),
+    ],
+    "test": [("0a1b2c3d-1111-2222-3333-444455556666.mp4 [4-12 s]", None)],
+}
+KINDS: dict[str, tuple[str, Callable[[Path], None], dict[str, Rows]]] = {
+    "ucf101": ("ucf101", sets.ucf101, UCF101),
+    "hmdb51": ("hmdb51", sets.hmdb51, HMDB51),
+    "k400": ("k400", sets.k400, K400),
+    "k400-older-in-one-folder": ("k400", partial(sets.k400, titles=sets.K400_TITLES[1], folders=False), K400),
+    "ssv2": ("ssv2", sets.ssv2, SSV2),
+    "ssv2-in-labels": ("ssv2", partial(sets.ssv2, named="labels/{}.json".format), SSV2),
+    "ssv2-without-answers": (
+        "ssv2",
+        partial(sets.ssv2, answers=False),
+        SSV2 | {"test": [("1420.webm", None), ("3.webm", None)]},
+    ),
+    "oscc": ("oscc", sets.oscc, OSCC),
+    "oscc-bare-list": ("oscc", partial(sets.oscc, bare=True), OSCC),
+}
+CLASSES = {
+    "ucf101": ("ApplyEyeMakeup", "HandstandPushups", "YoYo"),
+    "hmdb51": ("brush_hair", "wave"),
+    "k400": ("abseiling", "eating, drinking", "petting animal (not cat)"),
+    "ssv2": (
+        "Approaching something with your camera",
+        "Putting something on something",
+        'Pretending to put something "here", but not',
+        "Tilting something; then, something",
+    ),
+    "oscc": ("no state change", "state change"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sets_own_files_become_lists_with_the_right_labels(tmp_path: Path, kind: str) -> None:
+    name, write, expected = KINDS[kind]
+    write(tmp_path / "set")
+    assert prepared(name, tmp_path / "set", tmp_path / "lists") == dict(sorted(expected.items()))
+    assert read_files(tmp_path / "lists/train.csv").classes == CLASSES[name]
+    again = tmp_path / "set"  # with the lists beside the videos, where nothing of the set is overwritten
+    assert prepared(name, again, again) == dict(sorted(expected.items()))
+    assert str(tmp_path) not in (again / "train.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("ucf101", ["4 of 6 videos, 1 missing, 1 broken, 0 odd", "v_YoYo_g03_c01", "v_ApplyEyeMakeup_g03_c01.avi: "]),
+        ("hmdb51", ["1 other videos", "2 of 3 videos, 1 missing, 0 broken", "missing: missing_wave"]),
+        ("k400", ["4 of 5 videos, 1 missing", "missing: MissingIsIt_000010", "missing: MissingToo0_000003"]),
+        ("ssv2", ["2 of 3 videos, 1 missing", "missing: 43", "test.csv: 2 of 2 videos, 0 missing"]),
+        ("oscc", ["2 of 4 videos, 1 missing, 1 without label left out", "missing: ffffffff-", "test.csv: 1 of 1"]),
+    ],
+)  # fmt: skip
+def test_the_command_says_what_is_there_and_its_lists_pass_the_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, printed: list[str]
+) -> None:
+    KINDS[name][1](tmp_path / "set")
+    out = tmp_path / "lists"
+    assert command(["data", "prepare", name, str(tmp_path / "set"), str(out), "--check", "--workers", "2"]) == 0
+    said = capsys.readouterr().out
+    assert [part for part in printed if part not in said] == []
+    report = json.loads((out / "report.json").read_text())
+    for file in out.glob("*.csv"):
+        assert command(["data", "check", str(file), "--workers", "2"]) == 0
+        checked = capsys.readouterr().out.splitlines()[-1]
+        assert checked.startswith(f"{len(labelled(file))} videos, ")
+        assert checked.endswith(" 0 unreadable, 0 odd but readable")
+        found = report["lists"][file.stem]
+        assert found["written"] == len(labelled(file))
+        assert (
+            found["listed"] == sum(map(len, (labelled(file), found["missing"], found["broken"]))) + found["unlabelled"]
+        )
+
+
+def test_each_split_is_the_official_one(tmp_path: Path) -> None:
+    sets.ucf101(tmp_path / "ucf101")
+    sets.hmdb51(tmp_path / "hmdb51")
+    for split in (1, 2, 3):
+        lists = prepared("ucf101", tmp_path / "ucf101", tmp_path / f"ucf{split}", split)
+        assert {f"g0{split}" in name for name, _ in lists["val"]} == {True}
+        assert {f"g0{split}" in name for name, _ in lists["train"]} == {False}
+    file = tmp_path / "hmdb51/testTrainMulti_7030_splits/wave_test_split2.txt"
+    file.write_text("-wave_1;2 3.avi 2 \n!Wave!_#@_(1).avi 0 \nmissing_wave.avi 0 \n")
+    lists = prepared("hmdb51", tmp_path / "hmdb51", tmp_path / "hmdb2", 2)
+    assert lists["val"] == [HMDB51["val"][0], ("-wave_1;2 3.avi", "wave")]
+
+
+def test_windows_of_ego4d_show_the_frames_of_their_seconds(tmp_path: Path) -> None:
+    sets.oscc(tmp_path)
+    Preparation("oscc", tmp_path, tmp_path).write()
+    seen = []
+    for video in read_files(tmp_path / "val.csv").videos:
+        frames = everest.read_frames(video.path, [0, 39], start=video.start, end=video.end)
+        seen.append(numbered.read(frames))
+        with pytest.raises(EverestError, match="frames 0 to 39"):
+            everest.read_frames(video.path, [40], start=video.start, end=video.end)
+    assert seen == [[63, 102], [80, 119]]  # of 5 a second, from 12.6 s and from 16 s
+
+
+def test_broken_videos_are_left_out_only_when_they_are_looked_for(tmp_path: Path) -> None:
+    sets.ucf101(tmp_path)
+    unchecked = Preparation("ucf101", tmp_path, tmp_path / "lists").write()
+    assert not unchecked.checked
+    assert labelled(tmp_path / "lists/train.csv") == UCF101["train"]
+    preparation = Preparation("ucf101", tmp_path, tmp_path / "lists")
+    preparation.check(workers=1)
+    broken = "v_ApplyEyeMakeup_g03_c01.avi"
+    assert [Path(path).name for path in preparation.write().lists["train"].broken] == [broken]
+    assert labelled(tmp_path / "lists/train.csv") == [row for row in UCF101["train"] if row[0] != broken]
+
+
+@given(
+    names=st.lists(
+        st.text(st.characters(exclude_characters="/\0\n\r", codec="utf-8"), min_size=1, max_size=12),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    ),
+    window=st.none() | st.tuples(st.floats(0, 1e6), st.floats(1e-3, 1e3)),
+    labelled=st.booleans(),
+)
+def test_whatever_a_file_is_called_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], window: tuple[float, float] | None, labelled: bool
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    videos = [
+        VideoFile(folder / f"{name}.avi", at % 2 if labelled else None, *((window[0], sum(window)) if window else ()))
+        for at, name in enumerate(names)
+    ]
+    write_list(folder / "list.csv", videos)
+    assert list(read_files(folder / "list.csv").videos) == videos
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "-dash",
+        "_x",
+        "#a;b!c(d)@e",
+        'say "hi"',
+        "a,b",
+        "path",
+        "a.mp4 3",
+        " blank ",
+        "\u00e9",
+        "caf\udce9",
+        "tab\there",
+        "\ufeffx",
+    ],
+)
+def test_awkward_names_are_read_back(tmp_path: Path, stem: str) -> None:
+    there = [VideoFile(tmp_path / f"{stem}.mp4", 1), VideoFile(Path(f"/else where/{stem}.mp4"), 0)]
+    write_list(tmp_path / "list.csv", there)
+    assert list(read_files(tmp_path / "list.csv").videos) == there
+    write_list(tmp_path / "list.csv", [video._replace(start=1.5, end=9.25) for video in there])
+    assert [video[1:] for video in read_files(tmp_path / "list.csv").videos] == [(1, 1.5, 9.25), (0, 1.5, 9.25)]
