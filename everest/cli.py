@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SI
 
 import argparse
 import json
+import math
 import os
 import sys
 import traceback
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     added = command("predict", _predict, "classify videos")
     added.add_argument("model", help="models:/NAME@ALIAS, a run's folder, or an exported model")
     added.add_argument("videos", nargs="+", metavar="VIDEO")
+    added.add_argument("--start", type=float, default=0.0, metavar="S", help="of the part to classify, in seconds (0)")
+    added.add_argument("--end", type=float, metavar="S", help="of that part (the video's end)")
     added.add_argument("--top", type=int, default=5, metavar="N", help="classes to show (5)")
     added.add_argument("--json", action="store_true", help="all classes, as one JSON object per video")
 
@@ -175,18 +178,24 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
 
 def _predict(options: argparse.Namespace, rest: list[str]) -> None:
     nothing_left(rest)
+    window = options.start, options.end
+    if not 0 <= options.start < (math.inf if options.end is None else options.end):
+        end = "" if options.end is None else f" --end {options.end:g}"
+        raise UsageError(f"--start {options.start:g}{end}: must be seconds, the start before the end")
+    from everest.data.files import VideoFile, window_name
     from everest.plugins import load_plugin
     from everest.predict import Predictor
 
     scheme, colon, _ = options.model.partition(":/")
     predict = load_plugin("models", scheme)(options.model) if colon else Predictor(Path(options.model))
     failed = 0
-    for video in options.videos:
+    for given in options.videos:
+        part, video = VideoFile(Path(given), None, *window), f"{given}{window_name(*window)}"
         try:
-            probabilities = predict(video)
+            probabilities = predict(part)
         except (EverestError, OSError) as error:
             failed += 1
-            print(f"everest: {_naming(video, error)}", file=sys.stderr)
+            print(f"everest: {_naming(part.name, error)}", file=sys.stderr)
             continue
         if options.json:
             print(json.dumps({"video": video, "probabilities": probabilities}))

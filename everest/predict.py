@@ -29,21 +29,22 @@ class Predictor:
             VideoIndex(folder, VideoFiles.of([]), ()), self.config, tests.segments, tests.crops
         )
 
-    def __call__(self, video: str | Path | np.ndarray) -> dict[str, float]:
+    def __call__(self, video: str | Path | VideoFile | np.ndarray) -> dict[str, float]:
         """Class -> probability, most probable first, averaged over the experiment's test views.
 
-        ``video`` is a path, or decoded frames, uint8 (frames, H, W, 3). Raises EverestError where it cannot
-        be read or has another shape.
+        ``video`` is a path, a VideoFile for a window of one, or decoded frames, uint8 (frames, H, W, 3). Raises
+        EverestError where it cannot be read or has another shape.
         """
         if isinstance(video, np.ndarray):
             if video.ndim != 4 or video.shape[-1] != 3 or video.dtype != np.uint8 or not len(video):
                 raise EverestError(f"a video array is uint8 (frames, H, W, 3), not {video.dtype} {video.shape}")
             views = self._views.views_of(torch.from_numpy(video))
         else:
+            file = video if isinstance(video, VideoFile) else VideoFile(Path(video), None)
             try:
-                views = self._views.views(VideoFile(Path(video), None))
+                views = self._views.views(file)
             except DecodeError as error:
-                raise EverestError(f"{video}: {error}") from None
+                raise EverestError(f"{file.name}: {error}") from None
         chunks = views.to(self.device).split(self.config.evaluate.batch_size)
         probabilities = torch.cat([view_probabilities(self.model, chunk, self.config) for chunk in chunks]).mean(dim=0)
         order = probabilities.argsort(descending=True).tolist()

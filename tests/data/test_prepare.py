@@ -15,7 +15,7 @@ from everest.data.files import VideoFile
 from everest.data.index import read_files
 from everest.data.prepare.prepare import Preparation
 from everest.data.prepare.written import write_list
-from everest.errors import EverestError
+from everest.errors import EverestError, UsageError
 from tests.data import numbered, sets
 
 Rows = list[tuple[str, str | None]]
@@ -126,7 +126,7 @@ def test_a_sets_own_files_become_lists_with_the_right_labels(tmp_path: Path, kin
     ("name", "printed"),
     [
         ("ucf101", ["4 of 6 videos, 1 missing, 1 broken, 0 odd", "v_YoYo_g03_c01", "v_ApplyEyeMakeup_g03_c01.avi: "]),
-        ("hmdb51", ["1 other videos", "2 of 3 videos, 1 missing, 0 broken", "missing: missing_wave"]),
+        ("hmdb51", ["1 other videos", "2 of 3 videos, 1 missing", "missing: missing_wave"]),
         ("k400", ["4 of 5 videos, 1 missing", "missing: MissingIsIt_000010", "missing: MissingToo0_000003"]),
         ("ssv2", ["2 of 3 videos, 1 missing", "missing: 43", "test.csv: 2 of 2 videos, 0 missing"]),
         ("oscc", ["2 of 4 videos, 1 missing, 1 without label left out", "missing: ffffffff-", "test.csv: 1 of 1"]),
@@ -136,8 +136,8 @@ def test_the_command_says_what_is_there_and_its_lists_pass_the_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, printed: list[str]
 ) -> None:
     KINDS[name][1](tmp_path / "set")
-    out = tmp_path / "lists"
-    assert command(["data", "prepare", name, str(tmp_path / "set"), str(out), "--check", "--workers", "2"]) == 0
+    out, check = tmp_path / "lists", ["--check", "--workers", "2"] if name == "ucf101" else []
+    assert command(["data", "prepare", name, str(tmp_path / "set"), str(out), *check]) == 0
     said = capsys.readouterr().out
     assert [part for part in printed if part not in said] == []
     report = json.loads((out / "report.json").read_text())
@@ -235,3 +235,151 @@ def test_awkward_names_are_read_back(tmp_path: Path, stem: str) -> None:
     assert list(read_files(tmp_path / "list.csv").videos) == there
     write_list(tmp_path / "list.csv", [video._replace(start=1.5, end=9.25) for video in there])
     assert [video[1:] for video in read_files(tmp_path / "list.csv").videos] == [(1, 1.5, 9.25), (0, 1.5, 9.25)]
+
+
+def change(file: str, old: str, new: str) -> Callable[[Path], None]:
+    def write(root: Path) -> None:
+        before = (root / file).read_text()
+        assert old in before
+        (root / file).write_text(before.replace(old, new))
+
+    return write
+
+
+def remove(file: str) -> Callable[[Path], None]:
+    return lambda root: (root / file).unlink()
+
+
+UCF, HMDB, SS = "ucfTrainTestlist", "testTrainMulti_7030_splits", "something-something-v2"
+EGO = "v1/annotations/fho_oscc-pnr"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        (
+            "ucf101",
+            remove(f"{UCF}/testlist01.txt"),
+            "no testlist01.txt in .*set; looked for ucfTrainTestlist/testlist01",
+        ),
+        (
+            "ucf101",
+            remove(f"{UCF}/classInd.txt"),
+            "no classInd.txt in .*set; looked for ucfTrainTestlist/classInd.txt, c",
+        ),
+        ("ucf101", change(f"{UCF}/classInd.txt", "2 H", "3 H"), "'3 HandstandPushups' is not class 2 and its name"),
+        (
+            "ucf101",
+            change(f"{UCF}/trainlist01.txt", "avi 3", "avi 2"),
+            "YoYo_g02_c01.avi has number 2, and its class 3",
+        ),
+        (
+            "ucf101",
+            change(f"{UCF}/testlist01.txt", "YoYo/", "YoYa/"),
+            "YoYa/v_YoYo_g01_c01.avi is of no class of class",
+        ),
+        (
+            "hmdb51",
+            remove(f"{HMDB}/wave_test_split1.txt"),
+            "no wave_test_split1.txt in .*testTrainMulti_7030_splits; l",
+        ),
+        (
+            "hmdb51",
+            change(f"{HMDB}/wave_test_split1.txt", " 2 ", " 3 "),
+            "'!Wave!_#@_.1..avi 3' is not a video and 0, 1",
+        ),
+        ("k400", remove("annotations/val.csv"), "no val.csv in .*set; looked for annotations/val.csv, .*/validate.csv"),
+        ("k400", change("annotations/val.csv", "youtube_id,", "id,"), "val.csv has no column 'youtube_id'; its first "),
+        (
+            "k400",
+            change("annotations/val.csv", "abseiling,M", "abseil,M"),
+            "MissingToo0_.* has label 'abseil', which the",
+        ),
+        ("k400", change("annotations/train.csv", "118,", "118.5,"), "train.csv line 4: '118.5' is no whole number of"),
+        ("ssv2", remove(f"{SS}-labels.json"), "no something-something-v2-labels.json in .*set; looked for some"),
+        ("ssv2", change(f"{SS}-train.json", '"id": "42"', '"uid": "42"'), "train.json entry 2: id: Field required"),
+        (
+            "ssv2",
+            change(f"{SS}-train.json", "Putting [", "Puting ["),
+            "video 78687 has 'Puting something on something', wh",
+        ),
+        ("ssv2", change(f"{SS}-labels.json", '"3"', '"4"'), "its 4 classes are not numbered 0 to 3"),
+        ("ssv2", change("test-answers.csv", "1420;", "1421;"), "test-answers.csv: video 1420 has ''"),
+        ("ssv2", change(f"{SS}-train.json", "}]", "}"), "train.json is no JSON: "),
+        ("oscc", remove(f"{EGO}_val.json"), "no fho_oscc-pnr_val.json in .*set; looked for fho_oscc-pnr_val.json, ann"),
+        ("oscc", change(f"{EGO}_train.json", '"video_uid"', '"uid"'), "entry 1: video_uid: Field required"),
+        (
+            "oscc",
+            change(f"{EGO}_train.json", "null", '"yes"'),
+            "entry 3: state_change: Input should be a valid boolean",
+        ),
+        (
+            "oscc",
+            change(f"{EGO}_val.json", '"parent_end_sec": 24.0', '"parent_end_sec": 16'),
+            "entry 2: .*is no window",
+        ),
+        ("oscc", change(f"{EGO}_train.json", '"clips"', '"videos"'), "train.json has no list of videos"),
+    ],
+)
+def test_what_is_missing_or_contradicts_itself_is_named(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None], message: str
+) -> None:
+    KINDS[name][1](tmp_path / "set")
+    spoil(tmp_path / "set")
+    with pytest.raises(UsageError, match=message):
+        Preparation(name, tmp_path / "set", tmp_path / "lists")
+    assert not (tmp_path / "lists").exists()
+
+
+def test_a_video_that_is_there_twice_or_in_another_class_is_not_guessed(tmp_path: Path) -> None:
+    sets.hmdb51(tmp_path)
+    folder = tmp_path / "hmdb51_org"
+    (folder / "wave/-wave_1;2 3.avi").rename(folder / "brush_hair/-wave_1;2 3.avi")
+    assert Preparation("hmdb51", tmp_path, tmp_path).report.lists["train"].missing == ["-wave_1;2 3", "missing_wave"]
+    (tmp_path / "same").symlink_to("hmdb51_org")
+    assert Preparation("hmdb51", tmp_path, tmp_path).report.lists["train"].missing == ["-wave_1;2 3", "missing_wave"]
+    sets.videos(tmp_path / "small/wave", "!Wave!_#@_(1).mp4")
+    with pytest.raises(UsageError, match=r"has !Wave!_#@_\(1\) more than once, .*; give one copy's folder"):
+        Preparation("hmdb51", tmp_path, tmp_path)
+
+
+def test_the_sets_own_files_are_not_written_over(tmp_path: Path) -> None:
+    sets.k400(tmp_path)
+    own = (tmp_path / "annotations/train.csv").rename(tmp_path / "train.csv").read_text()
+    with pytest.raises(UsageError, match=r"train.csv is there and was not written by this command"):
+        Preparation("k400", tmp_path, tmp_path)
+    assert (tmp_path / "train.csv").read_text() == own
+    assert prepared("k400", tmp_path, tmp_path / "lists") == K400
+
+
+def test_a_list_without_videos_is_not_there_and_a_set_without_any_is_an_error(tmp_path: Path) -> None:
+    sets.k400(tmp_path / "set")
+    out = tmp_path / "lists"
+    assert set(prepared("k400", tmp_path / "set", out)) == {"train", "val"}
+    (tmp_path / "set/videos/eating, drinking/_-_-_-_-_-__001000_001010.mp4").unlink()
+    assert set(prepared("k400", tmp_path / "set", out)) == {"train"}
+    assert (
+        "val.csv: 0 of 2 videos, 2 missing; no list is written"
+        in Preparation("k400", tmp_path / "set", out).write().lines()
+    )
+    (tmp_path / "set/videos").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"no video of k400 below .*set; missing: -0AbCdEfGhI_000010_000020, "):
+        Preparation("k400", tmp_path / "set", out).write()
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("ucf101", 4, "ucf101 has splits 1 to 3"),
+        ("hmdb51", 0, "hmdb51 has splits 1 to 3"),
+        ("oscc", 1, "has no splits"),
+    ],
+)
+def test_a_split_that_is_not_there_is_refused(tmp_path: Path, name: str, split: int, message: str) -> None:
+    with pytest.raises(UsageError, match=f"--split {split}: .*{message}"):
+        Preparation(name, tmp_path, tmp_path, split)
+
+
+def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere is no folder; give the one with the videos and annotation files"):
+        Preparation("ssv2", tmp_path / "nowhere", tmp_path)

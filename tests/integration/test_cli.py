@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from everest import read_frames
 from everest.cli import main
 from everest.config import Experiment
 from everest.data.index import SUFFIXES
 from everest.export import Exported, save_model
 from everest.model.registry import classifier
-from tests.conftest import tiny
+from everest.predict import Predictor
+from tests.conftest import pack, tiny
+from tests.data import sets
 from tests.integration import command
 
 
@@ -56,6 +59,10 @@ def everest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (["pretrain"], "data.train is not set"),
         (["evaluate", "nowhere"], "nowhere is no finished run"),
         (["predict", "nowhere", "a.mp4"], "nowhere is no finished run"),
+        (
+            ["predict", "x", "a.mp4", "--start", "8", "--end", "8"],
+            "--start 8 --end 8: must be seconds, the start before",
+        ),
         (["predict", "s3://bucket/model", "a.mp4"], "no model 's3' is installed"),
         (["figures", "--video", "a.mp4"], "has no finished run"),
         (["data", "check", "nowhere"], "nowhere does not exist"),
@@ -119,6 +126,31 @@ def test_a_classifier_is_trained_tested_drawn_and_asked(everest: Shell, syntheti
     missing = everest("predict", run, tmp_path / "missing.mp4")
     assert missing.returncode == 1
     assert "missing.mp4: no such file" in missing.stderr
+
+
+def test_windows_of_a_prepared_set_are_packed_trained_on_tested_and_asked(everest: Shell, tmp_path: Path) -> None:
+    sets.oscc(tmp_path / "ego4d")
+    assert everest("data", "prepare", "oscc", tmp_path / "ego4d", tmp_path).returncode == 0
+    pack(tmp_path / "train.csv", tmp_path / "packed")
+    for name, train in (("listed", tmp_path / "train.csv"), ("packed", tmp_path / "packed")):
+        recipe = tmp_path / f"{name}.yaml"
+        batch = {"optim.batch_size": 2, "optim.micro_batch": 2, "name": name, "data.train": train}
+        recipe.write_text(tiny("finetune", tmp_path, **batch).to_yaml())
+        done = everest("finetune", "--recipe", recipe)
+        assert done.returncode == 0, done.stderr
+        assert "steps                    3\n" in done.stdout
+    tested = everest("evaluate", tmp_path / "listed")
+    assert tested.stdout.startswith("2 videos, 2 segments x 1 crops, 0 unreadable")
+
+    [video] = (tmp_path / "ego4d/full_scale").iterdir()
+    asked = everest("predict", tmp_path / "listed", video, "--start", 12.6, "--end", 20.6, "--json")
+    answer = json.loads(asked.stdout)
+    assert answer["video"] == f"{video} [12.6-20.6 s]"
+    frames = read_frames(video, range(63, 103), short_side=32)  # of 5 a second
+    assert answer["probabilities"] == pytest.approx(Predictor(tmp_path / "listed")(frames), abs=1e-6)
+    beyond = everest("predict", tmp_path / "listed", video, "--start", 30)
+    assert beyond.returncode == 1
+    assert beyond.stderr == f"everest: {video} [from 30 s]: no frame from 30 s on; the video has 24 s\n"
 
 
 def test_check_reports_every_broken_clip_and_no_other(everest: Shell, clips: Path, tmp_path: Path) -> None:

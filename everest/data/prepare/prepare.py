@@ -75,7 +75,7 @@ class Preparation:
         """
         if not len(self):
             found = next(iter(self.report.lists.values()))
-            first = f"missing: {found.missing[0]}" if found.missing else "all are broken"
+            first = f"missing: {found.missing[0]}, and all others" if found.missing else "all are broken"
             raise UsageError(f"no video of {self.report.set} below {self.report.root}; {first}")
         (self.out / REPORT).unlink(missing_ok=True)
         write_text(self.out / CLASSES, "".join(f"{name}\n" for name in self._classes))
