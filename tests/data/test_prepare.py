@@ -136,13 +136,13 @@ def test_the_command_says_what_is_there_and_its_lists_pass_the_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, printed: list[str]
 ) -> None:
     KINDS[name][1](tmp_path / "set")
-    out, check = tmp_path / "lists", ["--check", "--workers", "2"] if name == "ucf101" else []
+    out, check = tmp_path / "lists", ["--check"] if name == "ucf101" else []
     assert command(["data", "prepare", name, str(tmp_path / "set"), str(out), *check]) == 0
     said = capsys.readouterr().out
     assert [part for part in printed if part not in said] == []
     report = json.loads((out / "report.json").read_text())
     for file in out.glob("*.csv"):
-        assert command(["data", "check", str(file), "--workers", "2"]) == 0
+        assert command(["data", "check", str(file), "--workers", "1"]) == 0
         checked = capsys.readouterr().out.splitlines()[-1]
         assert checked.startswith(f"{len(labelled(file))} videos, ")
         assert checked.endswith(" 0 unreadable, 0 odd but readable")
@@ -178,16 +178,20 @@ def test_windows_of_ego4d_show_the_frames_of_their_seconds(tmp_path: Path) -> No
     assert seen == [[63, 102], [80, 119]]  # of 5 a second, from 12.6 s and from 16 s
 
 
-def test_broken_videos_are_left_out_only_when_they_are_looked_for(tmp_path: Path) -> None:
-    sets.ucf101(tmp_path)
-    unchecked = Preparation("ucf101", tmp_path, tmp_path / "lists").write()
-    assert not unchecked.checked
-    assert labelled(tmp_path / "lists/train.csv") == UCF101["train"]
-    preparation = Preparation("ucf101", tmp_path, tmp_path / "lists")
-    preparation.check(workers=1)
+def test_broken_videos_are_left_out_only_when_they_are_looked_for_and_the_docs_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets.ucf101(Path("ucf101-download"))
+    prepare = ["data", "prepare", "ucf101", "ucf101-download", "data/ucf101"]
+    assert command(prepare) == 0
+    assert labelled(Path("data/ucf101/train.csv")) == UCF101["train"]
+    capsys.readouterr()
+    assert command([*prepare, "--check"]) == 0
+    typed = f"$ everest {' '.join(prepare)} --check\n{capsys.readouterr().out}"
+    assert f"```\n{typed}```" in (Path(__file__).parents[2] / "docs/datasets.md").read_text()
     broken = "v_ApplyEyeMakeup_g03_c01.avi"
-    assert [Path(path).name for path in preparation.write().lists["train"].broken] == [broken]
-    assert labelled(tmp_path / "lists/train.csv") == [row for row in UCF101["train"] if row[0] != broken]
+    assert labelled(Path("data/ucf101/train.csv")) == [row for row in UCF101["train"] if row[0] != broken]
 
 
 @given(
@@ -383,3 +387,9 @@ def test_a_split_that_is_not_there_is_refused(tmp_path: Path, name: str, split: 
 def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nowhere is no folder; give the one with the videos and annotation files"):
         Preparation("ssv2", tmp_path / "nowhere", tmp_path)
+
+
+def test_a_name_that_no_list_can_have_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\\nb.mp4' has a line break in its name"):
+        write_list(tmp_path / "list.csv", [VideoFile(tmp_path / "a\nb.mp4", 0)])
+    assert not any(tmp_path.iterdir())
