@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn
 
 from everest.arguments import nothing_left, overrides
 from everest.cli_data import add_data_commands
+from everest.cli_probe import add_probe_arguments, run_probe
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.leave import leave
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("evaluate", _evaluate, "test a fine-tuned run on its validation list, or another", epilog=settings)
     added.add_argument("model", type=Path, help="a run's folder, or an exported model")
+
+    summary = "judge a frozen encoder by nearest neighbours and a linear classifier on its features"
+    add_probe_arguments(command("probe", run_probe, summary, epilog=settings))
 
     added = command("predict", _predict, "classify videos")
     added.add_argument("model", help="models:/NAME@ALIAS, a run's folder, or an exported model")
@@ -166,8 +170,9 @@ def _evaluate(options: argparse.Namespace, rest: list[str]) -> None:
     index = index.with_classes(exported.classes)
     with processes(choose_device(LocalSettings.load().device)) as process, stop_requests() as stop:
         start_logging(process.main)
-        process.together(lambda: require_shared_memory(config, training=False, testing=True))
         tests = config.evaluate
+        views = [(tests.segments, tests.crops)]
+        process.together(lambda: require_shared_memory(config, training=False, tests=views))
         model = exported.model.to(process.device)
         result = evaluate(model, index, config, process, stop, tests.segments, tests.crops)
         if process.main:

@@ -304,6 +304,30 @@ class EvaluateConfig(Section):
     every_epochs: Positive = Field(10, description="one view per video while fine-tuning")
 
 
+class ProbeConfig(Section):
+    """A frozen encoder judged by nearest neighbours and by a linear classifier (`everest probe`)."""
+
+    layer: Positive | None = Field(
+        None, description="blocks that tokens go through before they are averaged; null: all, and the norm after them"
+    )
+    segments: Positive = Field(1, description="clips along time of each video, their features averaged")
+    crops: Positive = Field(1, description="crops along the longer side")
+    neighbours: Positive = Field(20, description="training videos that vote on each validation video's class")
+    temperature: float = Field(0.07, gt=0, description="a vote weighs exp(cosine / temperature)")
+    l2: float | None = Field(
+        None,
+        gt=0,
+        description="of the linear classifier: cross entropy + l2/2 * squared weights; null: searched on a fifth of "
+        "the training videos",
+    )
+    knn_epochs: int | None = Field(
+        None,
+        ge=0,
+        description="pre-training measures val/knn_top1 every so many epochs and at the end; 0: at the end alone; "
+        "null: never",
+    )
+
+
 class KeepConfig(Section):
     """What a run writes down, and how often."""
 
@@ -342,6 +366,7 @@ class Experiment(Section):
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig = OptimConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    probe: ProbeConfig = ProbeConfig()
     keep: KeepConfig = KeepConfig()
 
     @model_validator(mode="after")
@@ -352,6 +377,8 @@ class Experiment(Section):
                 f"optim.warmup_epochs {optim.warmup_epochs:g} must be smaller than optim.epochs {optim.epochs}"
             )
         self.mask.counts(self.model.steps, self.model.places)
+        if self.probe.layer and self.probe.layer > self.model.depth:
+            raise ValueError(f"probe.layer {self.probe.layer} is more than model.depth {self.model.depth}")
         if optim.batch_size % optim.micro_batch:
             raise ValueError(
                 f"optim.batch_size {optim.batch_size} must be a multiple of optim.micro_batch {optim.micro_batch}"

@@ -35,9 +35,14 @@ def save_model(folder: Path, exported: Exported) -> None:
         save_file({name: t.contiguous().cpu() for name, t in exported.model.state_dict().items()}, temporary)
 
 
+def weights_file(folder: Path) -> Path:
+    """Of an exported model, or that of a run's folder."""
+    return (folder / "model" if (folder / "model").is_dir() else folder) / WEIGHTS
+
+
 def load_model(folder: Path) -> Exported:
     """Reads an exported model, or that of a run's folder, in evaluation mode. Raises UsageError or WeightsError."""
-    inner = folder / "model" if (folder / "model").is_dir() else folder
+    inner = weights_file(folder).parent
     if not (inner / EXPERIMENT).is_file():
         raise UsageError(f"{folder} is no finished run and no exported model (no {EXPERIMENT} in it)")
     config = Experiment.load(inner / EXPERIMENT)

@@ -13,6 +13,7 @@ _FREE = (
     "optim.recompute",
     "keep.",
     "evaluate.",
+    "probe.",
 )
 
 

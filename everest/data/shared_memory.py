@@ -1,6 +1,7 @@
 """/dev/shm, where decoding workers put their clips: how much a run needs of it, and how much there is."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from everest.config import Experiment
@@ -10,16 +11,18 @@ from everest.errors import EverestError, UsageError
 
 FOLDER = Path("/dev/shm")
 
+Views = tuple[int, int]  # of each video of a test: segments and crops
+
 WAY_OUT = (
     "make it larger (EVEREST_SHM of a job, docker run --shm-size), or take fewer data.workers (0 needs none) "
     "or a smaller optim.micro_batch"
 )
 
 
-def require_shared_memory(config: Experiment, training: bool, testing: bool) -> None:
+def require_shared_memory(config: Experiment, training: bool, tests: Sequence[Views]) -> None:
     """Raises UsageError where the clips of this machine's processes will not fit, once all workers are ahead."""
     processes = local_processes()
-    needed, free = processes * shared_memory(config, training, testing), free_shared_memory()
+    needed, free = processes * shared_memory(config, training, tests), free_shared_memory()
     if free is not None and needed > free:
         several, workers = "es" if processes > 1 else "", training_portions(config).workers
         raise UsageError(
@@ -28,12 +31,11 @@ def require_shared_memory(config: Experiment, training: bool, testing: bool) -> 
         )
 
 
-def shared_memory(config: Experiment, training: bool, testing: bool) -> int:
-    """Bytes that one process needs, for training, for testing, or for both at the same time."""
-    model, evaluate = config.model, config.evaluate
+def shared_memory(config: Experiment, training: bool, tests: Sequence[Views]) -> int:
+    """Bytes that one process needs, for training and, at the same time, for one of several tests."""
+    model = config.model
     clip = config.frames.candidates(model.num_frames, model.tubelet_size) * model.image_size**2 * 3
     trained = training_portions(config).handed_over if training else 0
-    tests = ((1, 1), (evaluate.segments, evaluate.crops)) if testing else ()  # during training, and after it
     tested = max((testing_portions(config, *views).handed_over for views in tests), default=0)
     return (trained + tested) * clip
 

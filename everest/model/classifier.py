@@ -41,21 +41,26 @@ class Classifier(nn.Module):
         return self.head(self.fc_norm(self.blocks(x).mean(dim=1)))
 
     def keep(self, clip: Clip) -> Tensor:
-        """The tokens that enter the encoder, by ``classify.method``: (B, K), ascending.
-
-        Where chance decides, it is drawn anew in training, and the same for every clip otherwise.
-        """
-        B, S, N = clip.shape
-        kept = self.classify.kept(S * N)
-        if kept == S * N:
-            return torch.arange(kept, device=clip.tubelets.device).expand(B, kept)
-        chance = clip.chance() if self.training else clip.spread()
-        scores = ranking(self.classify.method)(clip, chance if METHODS[self.classify.method].by_chance else None)
-        return keep_important(scores, kept).sort(dim=1).values
+        """The tokens that enter the encoder: (B, K), ascending."""
+        return classified_tokens(clip, self.classify, self.training)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """How timm groups parameters into layers for layer-wise learning rates; what matches nothing is the last."""
         return {"stem": r"^patch_embed", "blocks": [(r"^blocks\.(\d+)", None)]}
+
+
+def classified_tokens(clip: Clip, classify: ClassifyConfig, training: bool) -> Tensor:
+    """The tokens that enter the encoder, by ``classify.method``: (B, K), ascending.
+
+    Where chance decides, it is drawn anew in training, and the same for every clip otherwise.
+    """
+    B, S, N = clip.shape
+    kept = classify.kept(S * N)
+    if kept == S * N:
+        return torch.arange(kept, device=clip.tubelets.device).expand(B, kept)
+    chance = clip.chance() if training else clip.spread()
+    scores = ranking(classify.method)(clip, chance if METHODS[classify.method].by_chance else None)
+    return keep_important(scores, kept).sort(dim=1).values
 
 
 def _initialize(module: nn.Module) -> None:

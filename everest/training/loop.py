@@ -57,7 +57,8 @@ class Training:
     stop: StopRequest
     metrics_file: Path
     classes: tuple[str, ...] = ()
-    validate: Validate | None = None  # called every evaluate.every_epochs epochs
+    validate: Validate | None = None  # called every validate_epochs epochs (0: not on the way), and at the end
+    validate_epochs: int = 0
     texts: dict[str, str] = field(default_factory=dict)  # files that every checkpoint keeps beside the weights
     begun: Callable[[], None] | None = None  # called after the first step: now there is something to lose
     picture: Callable[[int], None] | None = None  # called with the step, every keep.picture_epochs epochs or less often
@@ -103,8 +104,9 @@ class Training:
 
     def validates_after(self, step: int) -> bool:
         epoch, within = divmod(step, self.order.steps_per_epoch)
-        due = within == 0 and epoch % self.config.evaluate.every_epochs == 0
-        return self.validate is not None and (due or step == self.steps)
+        every = self.validate_epochs
+        due = every and within == 0 and epoch % every == 0
+        return self.validate is not None and bool(due or step == self.steps)
 
     def saves_after(self, step: int) -> bool:
         return step % self.config.keep.checkpoint_steps == 0 or step == self.steps or self.validates_after(step)

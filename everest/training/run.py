@@ -13,7 +13,7 @@ import yaml
 from everest.config import Experiment
 from everest.data.decode import DecodeError
 from everest.data.index import VideoIndex, read_index
-from everest.data.shared_memory import require_shared_memory
+from everest.data.shared_memory import Views, require_shared_memory
 from everest.data.video import Video
 from everest.errors import UsageError
 from everest.export import EXPERIMENT, Exported, save_model
@@ -23,6 +23,7 @@ from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.registry import classifier, pretrain_model
 from everest.model.weights import load_weights
+from everest.probe.measure import alike_labelled, measure_knn
 from everest.protocols import CheckpointStore, Outcome, Queue, Tracker
 from everest.seeding import choose_algorithms, seed_everything
 from everest.training.checkpoint import Checkpoints, clear_scratch
@@ -123,6 +124,8 @@ def _indices(config: Experiment) -> tuple[VideoIndex, VideoIndex | None]:
         if val_index:
             val_index.require_labels()
             val_index = val_index.with_classes(classes)
+    if _counts_neighbours(config):
+        alike_labelled(train_index, val_index, config)
     return train_index, val_index
 
 
@@ -135,7 +138,17 @@ def _all_classes(config: Experiment, index: VideoIndex) -> tuple[str, ...]:
 
 
 def _require_shared_memory(config: Experiment, val_index: VideoIndex | None) -> None:
-    require_shared_memory(config, training=True, testing=config.stage == "finetune" and val_index is not None)
+    evaluate, probe = config.evaluate, config.probe
+    tests: list[Views] = []
+    if config.stage == "finetune" and val_index:
+        tests = [(1, 1), (evaluate.segments, evaluate.crops)]  # during training, and after it
+    elif _counts_neighbours(config):
+        tests = [(probe.segments, probe.crops)]
+    require_shared_memory(config, training=True, tests=tests)
+
+
+def _counts_neighbours(config: Experiment) -> bool:
+    return config.stage == "pretrain" and config.probe.knn_epochs is not None
 
 
 def _begin(folder: Path, config: Experiment, data: str) -> None:
@@ -253,6 +266,11 @@ def _prepare(
         training.picture = lambda step: _picture(training, val_index or train_index, folder / FIGURES, step)
     if config.stage == "finetune" and val_index:
         training.validate = lambda: _test(training, val_index, 1, 1).metrics("val")
+        training.validate_epochs = config.evaluate.every_epochs
+    elif _counts_neighbours(config):
+        labelled = alike_labelled(train_index, val_index, config)
+        training.validate = lambda: measure_knn(training.model, train_index, labelled, config, process, stop)
+        training.validate_epochs = config.probe.knn_epochs or 0
     return training
 
 

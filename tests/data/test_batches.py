@@ -20,6 +20,7 @@ from tests.integration.command import environment
 from tests.services import HANGS_S
 
 ROOT = Path(__file__).resolve().parents[2]
+TESTS = [(1, 1), (2, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +41,14 @@ def test_the_room_that_batches_take_is_counted_and_refused_with_both_numbers(
     for free, refused in ((needed, False), (needed - 1, True), (None, False)):
         monkeypatch.setattr(shared_memory, "free_shared_memory", lambda free=free: free)
         if not refused:
-            require_shared_memory(experiment(synthetic), training=True, testing=True)
+            require_shared_memory(experiment(synthetic), training=True, tests=TESTS)
             continue
         with pytest.raises(
             UsageError, match=r"4 MB of it \(8 processes with 1 workers\), and 4 MB are free; make it larger"
         ):
-            require_shared_memory(experiment(synthetic), training=True, testing=True)
-        require_shared_memory(experiment(synthetic), training=True, testing=False)
-        require_shared_memory(experiment(synthetic, **{"data.workers": 0}), training=True, testing=True)
+            require_shared_memory(experiment(synthetic), training=True, tests=TESTS)
+        require_shared_memory(experiment(synthetic), training=True, tests=[])
+        require_shared_memory(experiment(synthetic, **{"data.workers": 0}), training=True, tests=TESTS)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGBUS])
@@ -85,10 +86,10 @@ if __name__ == "__main__":
             time.sleep(0.05)
         time.sleep(0.1)
         most = max(most, empty - free_shared_memory())
-    print(most, shared_memory(config, training=True, testing=False))
+    print(most, shared_memory(config, training=True, tests=[]))
     subprocess.run(["mount", "-o", "remount,size=64k", "/dev/shm"], check=True)
     try:
-        require_shared_memory(config, training=True, testing=False)
+        require_shared_memory(config, training=True, tests=[])
     except EverestError as error:
         print(error)
     try:

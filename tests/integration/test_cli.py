@@ -13,7 +13,7 @@ from everest.cli import main
 from everest.config import Experiment
 from everest.data.index import SUFFIXES
 from everest.export import Exported, save_model
-from everest.model.registry import classifier
+from everest.model.registry import classifier, pretrain_model
 from everest.predict import Predictor
 from tests.conftest import pack, tiny
 from tests.data import sets
@@ -58,6 +58,7 @@ def everest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (["pretrain", "--recipe", "none.yaml"], "recipe none.yaml cannot be read: No such file"),
         (["pretrain"], "data.train is not set"),
         (["evaluate", "nowhere"], "nowhere is no finished run"),
+        (["probe", "nowhere"], "nowhere is no finished run"),
         (["predict", "nowhere", "a.mp4"], "nowhere is no finished run"),
         (
             ["predict", "x", "a.mp4", "--start", "8", "--end", "8"],
@@ -94,6 +95,37 @@ def test_the_config_printed_is_the_one_used(everest: Shell) -> None:
     assert printed.optim.betas == (0.8, 0.9)
     assert printed.data.val is None
     assert printed.model == Experiment.load("demo-pretrain").model
+
+
+def test_a_frozen_encoder_is_probed_and_the_second_time_from_what_was_kept(
+    everest: Shell, synthetic: Path, tmp_path: Path
+) -> None:
+    config, run = tiny("pretrain", synthetic, **{"probe.neighbours": 5}), tmp_path / "run"
+    save_model(run / "model", Exported(pretrain_model(config), config, ()))
+    done = everest("probe", run)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("16 training videos, 8 tested, 0 unreadable, 8 classes, 1 segments x 1 crops\n")
+    result = json.loads((run / "probe/result.json").read_text())
+    for name in ("val/knn_top1", "val/knn_top5", "val/linear_top1", "val/linear_top5", "probe/l2"):
+        assert f"{name:24} {result['metrics'][name]:.4g}\n" in done.stdout
+    assert result["settings"]["probe.neighbours"] == 5
+
+    again = everest("probe", run, "--probe.neighbours", 16)
+    assert again.stderr.count("are those of") == 2
+    assert "features 1/" not in again.stderr
+    assert json.loads((run / "probe/result.json").read_text())["settings"]["probe.neighbours"] == 16
+
+    for changes, said in (
+        (["--probe.neighbours", 17], "probe.neighbours 17 is more than the 16 videos of"),
+        (["--model.depth", 1], "the settings of the trained model itself (model.*) cannot be changed now"),
+        (["--probe.layer", 3], "probe.layer 3 is more than model.depth 2"),
+        (["--data.val", "null"], "data.val is not set"),
+        (["--data.val", synthetic / "videos"], "has no labels"),
+    ):
+        refused = everest("probe", run, *changes)
+        assert refused.returncode == 2
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
 
 
 def test_a_classifier_is_trained_tested_drawn_and_asked(everest: Shell, synthetic: Path, tmp_path: Path) -> None:

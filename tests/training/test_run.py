@@ -22,6 +22,7 @@ from everest.data.index import read_index
 from everest.errors import AgreedError, EverestError, UsageError
 from everest.export import load_model
 from everest.model.classifier import Classifier
+from everest.probe.measure import measure_knn
 from everest.protocols import NullTracker
 from everest.seeding import choose_algorithms
 from everest.training import loop
@@ -117,6 +118,39 @@ def test_a_run_killed_at_any_step_ends_with_the_same_weights_and_numbers(
         start(config, folder)
         assert_same(weights(folder), weights(whole))
         assert numbers(folder) == numbers(whole)
+
+
+def test_a_pretraining_that_counts_neighbours_learns_the_same_and_is_judged_as_its_model_is_later(
+    synthetic: Path, tmp_path: Path
+) -> None:
+    """Also when it is killed on the way: every 2 of its 3 epochs, and at the end."""
+    config = tiny("pretrain", synthetic, **{"probe.neighbours": 3, "data.workers": 0})
+    counting = config.override({"probe.knn_epochs": 2, "keep.best": "val/knn_top1"})
+    start(config, tmp_path / "without")
+    for step, key in ((9, "train/loss"), (12, "val/knn_top1")):
+        folder = tmp_path / f"killed-{step}"
+        with pytest.raises(Killed):
+            start(counting, folder, KillAt(step, key))
+        result = start(counting, folder)
+        assert_same(weights(folder), weights(tmp_path / "without"))
+        assert [line["step"] for line in numbers(folder) if "val/knn_top1" in line] == [8, STEPS]
+        assert (folder / "checkpoints/best.json").exists()
+        model = load_model(folder).model
+        train, val = (read_index(synthetic / f"{name}.csv") for name in ("train", "val"))
+        found = measure_knn(model, train, val, counting, ALONE, StopRequest())
+        assert found == {name: result.metrics[name] for name in ("val/knn_top1", "val/knn_top5")}
+
+
+def test_neighbours_that_cannot_be_counted_are_said_before_anything_is_written(synthetic: Path, tmp_path: Path) -> None:
+    for changes, message in (
+        ({"data.val": None}, "data.val is not set"),
+        ({"data.val": synthetic / "videos"}, "has no labels"),
+        ({"probe.neighbours": 17}, "probe.neighbours 17 is more than the 16 videos"),
+    ):
+        config = tiny("pretrain", synthetic, **{"probe.knn_epochs": 0, "probe.neighbours": 3, **changes})
+        with pytest.raises(UsageError, match=message):
+            start(config, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
