@@ -14,6 +14,7 @@ def add_prepare_command(added: argparse.ArgumentParser) -> None:
     added.add_argument("set", choices=SETS, metavar="|".join(SETS))
     added.add_argument("root", type=Path, help="the folder below which annotation files and videos are")
     added.add_argument("out", type=Path, help="where train.csv, val.csv, classes.txt and report.json are written")
+    added.add_argument("--videos", type=Path, metavar="FOLDER", help="below which the videos are (the same folder)")
     added.add_argument("--split", type=int, metavar="1-3", help="of UCF101 and HMDB51 (1)")
     added.add_argument("--check", action="store_true", help="decode every video, and leave out what is broken")
     added.add_argument("--workers", type=int, default=usable_cores(), metavar="N", help="that check (one a core)")
@@ -27,7 +28,7 @@ def _prepare(options: argparse.Namespace, rest: list[str]) -> None:
     if options.workers < 1:
         raise UsageError(f"--workers {options.workers}: must be at least 1")
     start_logging()
-    preparation = Preparation(options.set, options.root, options.out, options.split)
+    preparation = Preparation(options.set, options.root, options.out, options.split, options.videos)
     if options.check:
         with ProgressBar("check", len(preparation)) as bar:
             preparation.check(options.workers, advance=bar.advance)

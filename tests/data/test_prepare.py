@@ -343,8 +343,22 @@ def test_a_video_that_is_there_twice_or_in_another_class_is_not_guessed(tmp_path
     (tmp_path / "same").symlink_to("hmdb51_org")
     assert Preparation("hmdb51", tmp_path, tmp_path).report.lists["train"].missing == ["-wave_1;2 3", "missing_wave"]
     sets.videos(tmp_path / "small/wave", "!Wave!_#@_(1).mp4")
-    with pytest.raises(UsageError, match=r"has !Wave!_#@_\(1\) more than once, .*; give one copy's folder"):
+    with pytest.raises(UsageError, match=r"has !Wave!_#@_\(1\) more than once, .*; choose with --videos FOLDER"):
         Preparation("hmdb51", tmp_path, tmp_path)
+
+
+def test_videos_may_be_elsewhere_than_the_annotation_files(tmp_path: Path) -> None:
+    sets.oscc(tmp_path / "ego4d")
+    (tmp_path / "ego4d/video_540ss").mkdir()
+    [video] = (tmp_path / "ego4d/full_scale").iterdir()
+    small = tmp_path / "ego4d/video_540ss" / video.name
+    small.write_bytes(video.read_bytes())
+    with pytest.raises(UsageError, match="more than once"):
+        Preparation("oscc", tmp_path / "ego4d", tmp_path)
+    Preparation("oscc", tmp_path / "ego4d", tmp_path, videos=small.parent).write()
+    assert {found.path for found in read_files(tmp_path / "train.csv").videos} == {small}
+    with pytest.raises(UsageError, match="nowhere is no folder; give the one with the videos of oscc"):
+        Preparation("oscc", tmp_path / "ego4d", tmp_path, videos=tmp_path / "nowhere")
 
 
 def test_the_sets_own_files_are_not_written_over(tmp_path: Path) -> None:
@@ -385,7 +399,7 @@ def test_a_split_that_is_not_there_is_refused(tmp_path: Path, name: str, split: 
 
 
 def test_a_root_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nowhere is no folder; give the one with the videos and annotation files"):
+    with pytest.raises(UsageError, match="nowhere is no folder; give the one with the annotation files of ssv2"):
         Preparation("ssv2", tmp_path / "nowhere", tmp_path)
 
 

@@ -14,7 +14,7 @@ class Copies:
     """All below ``root``, looked up by name. ``spelled`` of two names is the same where they are the same."""
 
     def __init__(self, root: Path, classes: tuple[str, ...], spelled: Callable[[str], str]) -> None:
-        self._root, self._spelled, self._classes = root, spelled, {spelled(name) for name in classes}
+        self.root, self._spelled, self._classes = root, spelled, {spelled(name) for name in classes}
         self._paths: defaultdict[str, list[str]] = defaultdict(list)
         for path in videos_below(root, SUFFIXES):
             self._paths[spelled(os.path.splitext(os.path.basename(path))[0])].append(path)
@@ -32,9 +32,9 @@ class Copies:
         if not own and class_name:
             own = [path for path in there if self._folder(path) not in self._classes]
         found = own or ([] if class_name else there)
-        if len({os.path.realpath(self._root / path) for path in found}) > 1:
+        if len({os.path.realpath(self.root / path) for path in found}) > 1:
             raise UsageError(
-                f"{self._root} has {stem} more than once, {found[0]} and {found[1]}; give one copy's folder"
+                f"{self.root} has {stem} more than once, {found[0]} and {found[1]}; choose with --videos FOLDER"
             )
         return found[0] if found else None
 

@@ -25,23 +25,25 @@ class Preparation:
     Raises UsageError for what is wrong with the set, the split or the folders.
     """
 
-    def __init__(self, name: str, root: Path, out: Path, split: int | None = None) -> None:
+    def __init__(self, name: str, root: Path, out: Path, split: int | None = None, videos: Path | None = None) -> None:
+        """``videos``: where they are, if not below ``root``, or there more than once."""
         chosen = SETS[name]
         if split is not None and (chosen.splits == 1 or not 1 <= split <= chosen.splits):
             splits = f"splits 1 to {chosen.splits}" if chosen.splits > 1 else "no splits to choose from"
             raise UsageError(f"--split {split}: {name} has {splits}")
-        if not root.is_dir():
-            raise UsageError(f"{root} is no folder; give the one with the videos and annotation files of {name}")
+        for folder, of in ((root, "annotation files"), (videos or root, "videos")):
+            if not folder.is_dir():
+                raise UsageError(f"{folder} is no folder; give the one with the {of} of {name}")
         for part in LISTS:
             require_own(out / f"{part}.csv")
         number = split or 1 if chosen.splits > 1 else None
         annotations = chosen.read(root, number or 1)
-        copies = Copies(root, annotations.classes, chosen.spelled)
+        copies = Copies(videos or root, annotations.classes, chosen.spelled)
         self.out, self._classes = out, annotations.classes
         self._videos: dict[str, list[VideoFile]] = {}
-        self.report = Report(name, number, str(root), annotations.classes)
+        self.report = Report(name, number, str(videos or root), annotations.classes)
         for part, listed in annotations.lists.items():
-            self._videos[part], self.report.lists[part] = _there(root, listed, copies, annotations)
+            self._videos[part], self.report.lists[part] = _there(listed, copies, annotations)
         self._require_one_label()
         self.report.others = len(copies) - len({video.path for video in self._all()})
 
@@ -76,7 +78,7 @@ class Preparation:
         if not len(self):
             found = next(iter(self.report.lists.values()))
             first = f"missing: {found.missing[0]}, and all others" if found.missing else "all are broken"
-            raise UsageError(f"no video of {self.report.set} below {self.report.root}; {first}")
+            raise UsageError(f"no video of {self.report.set} below {self.report.videos}; {first}")
         (self.out / REPORT).unlink(missing_ok=True)
         write_text(self.out / CLASSES, "".join(f"{name}\n" for name in self._classes))
         for part in LISTS:
@@ -101,7 +103,7 @@ class Preparation:
                 raise UsageError(f"{self.report.set}: {video.name} is listed with two labels")
 
 
-def _there(root: Path, listed: Listed, copies: Copies, of: Annotations) -> tuple[list[VideoFile], ListReport]:
+def _there(listed: Listed, copies: Copies, of: Annotations) -> tuple[list[VideoFile], ListReport]:
     """The videos of a list that are there."""
     report = ListReport(len(listed.entries) + listed.unlabelled, unlabelled=listed.unlabelled)
     videos = []
@@ -110,5 +112,5 @@ def _there(root: Path, listed: Listed, copies: Copies, of: Annotations) -> tuple
         if path is None:
             report.missing.append(stem)
         else:
-            videos.append(VideoFile(root / path, label, start, end))
+            videos.append(VideoFile(copies.root / path, label, start, end))
     return videos, report

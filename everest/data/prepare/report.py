@@ -23,7 +23,7 @@ class ListReport:
 class Report:
     set: str
     split: int | None
-    root: str
+    videos: str  # the folder below which they are
     classes: tuple[str, ...]
     checked: bool = False
     lists: dict[str, ListReport] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         split = f" split {self.split}" if self.split else ""
-        yield f"{self.set}{split}: {len(self.classes)} classes; {self.others} other videos below {self.root}"
+        yield f"{self.set}{split}: {len(self.classes)} classes; {self.others} other videos below {self.videos}"
         for name, found in self.lists.items():
             counts = [f"{len(found.missing)} missing"]
             counts += [f"{found.unlabelled} without label left out"] if found.unlabelled else []
