@@ -16,11 +16,12 @@ from typing import Any, Literal, NoReturn
 
 from everest.arguments import nothing_left, overrides
 from everest.cli_data import add_data_commands
+from everest.cli_find import add_find_command, find
 from everest.cli_probe import add_probe_arguments, run_probe
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.leave import leave
-from everest.program import doing, exit_code, one_line
+from everest.program import all_done, doing, exit_code, naming
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("model", type=Path, nargs="?", help="a run's folder, or an exported model (the newest run)")
     added.add_argument("--video", nargs="+", required=True, help="videos, folders of them, or packed sets")
     added.add_argument("--out", type=Path, metavar="FOLDER", help="default: figures/ in the model's folder")
+
+    add_find_command(command("find", find, "where something happens in long videos: a timeline and its best parts"))
 
     added = command("doctor", _doctor, "check what this environment has and lacks: GPUs, cluster, S3, MLflow, database")
     added.add_argument("--pull", action="store_true", help="let the cluster pull the image, in a pod that ends at once")
@@ -200,7 +203,7 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
             probabilities = predict(part)
         except (EverestError, OSError) as error:
             failed += 1
-            print(f"everest: {_naming(part.name, error)}", file=sys.stderr)
+            print(f"everest: {naming(part.name, error)}", file=sys.stderr)
             continue
         if options.json:
             print(json.dumps({"video": video, "probabilities": probabilities}))
@@ -208,20 +211,7 @@ def _predict(options: argparse.Namespace, rest: list[str]) -> None:
         print(video)
         for name, probability in list(probabilities.items())[: options.top]:
             print(f"  {probability:6.1%}  {name:24} {_bar(probability)}")
-    _all_done(failed, len(options.videos))
-
-
-def _naming(video: str | Path, error: Exception) -> str:
-    said = one_line(error)
-    return said if str(video) in said else f"{video}: {said}"
-
-
-def _all_done(failed: int, count: int) -> None:
-    """Raises EverestError where some of several videos failed, each of which has been said."""
-    if failed and count > 1:
-        raise EverestError(f"{failed} of {count} videos could not be read")
-    if failed:
-        sys.exit(EverestError.exit_code)
+    all_done(failed, len(options.videos))
 
 
 def _bar(share: float) -> str:
@@ -252,10 +242,10 @@ def _figures(options: argparse.Namespace, rest: list[str]) -> None:
             pictures = draw(exported, video, folder, names[path], path)
         except (DecodeError, EverestError) as error:
             failed += 1
-            print(f"everest: {_naming(path, error)}", file=sys.stderr)
+            print(f"everest: {naming(path, error)}", file=sys.stderr)
             continue
         print(*pictures, sep="\n")
-    _all_done(failed, len(videos))
+    all_done(failed, len(videos))
 
 
 def _videos_at(given: str) -> Iterator[tuple[Path, Any]]:

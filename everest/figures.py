@@ -74,6 +74,11 @@ def _may_be_drawn(folder: Path, name: str, video: Path) -> bool:
     return False
 
 
+def made_from(video: Path) -> dict[str, str]:
+    """What goes into a PNG, so that ``distinct_names`` knows it again."""
+    return {_SOURCE: _source(video)}
+
+
 def _source(video: Path) -> str:
     """What a picture remembers it was made from."""
     return printable(os.path.abspath(video))
@@ -227,7 +232,7 @@ def _write_png(path: Path, panels: list[Panel], video: Path) -> None:
         cell.set_title(f"frame {step}", color="#aaaaaa", fontsize=8)
     figure.suptitle(printable(video.name), color="white", fontsize=10, parse_math=False)
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110, metadata={_SOURCE: _source(video)})
+        figure.savefig(temporary, format="png", dpi=110, metadata=made_from(video))
 
 
 def _write_gif(path: Path, panels: list[Panel]) -> None:

@@ -9,6 +9,7 @@ import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import yaml
 from pydantic import ValidationError
@@ -64,6 +65,20 @@ def one_line(error: BaseException) -> str:
     """What went wrong while doing what: with the path, the setting or the reason that the error names."""
     notes = getattr(error, "__notes__", [])
     return ": ".join([*reversed(notes), _reason(error)])
+
+
+def naming(video: str | Path, error: Exception) -> str:
+    """What went wrong, with the video's name."""
+    said = one_line(error)
+    return said if str(video) in said else f"{video}: {said}"
+
+
+def all_done(failed: int, count: int) -> None:
+    """Raises EverestError where some of several videos failed, each of which has been said."""
+    if failed and count > 1:
+        raise EverestError(f"{failed} of {count} videos could not be read")
+    if failed:
+        sys.exit(EverestError.exit_code)
 
 
 def print_in_any_locale() -> None:

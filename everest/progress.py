@@ -52,7 +52,7 @@ class ProgressBar:
 
     def advance(self, count: int = 1) -> None:
         self.done += count
-        self._bar.update(self._task, completed=self.done)
+        self._bar.update(self._task, completed=self.done, total=self.total)
         if time.monotonic() - self._last > self.every_s:
             self.show({})
 

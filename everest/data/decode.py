@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from everest.data.reader.errors import DecodeError
-from everest.data.reader.frames import Facts
+from everest.data.reader.frames import Begin, Facts, Picture
 from everest.data.reader.process import TIME_LIMIT_S, ask, stream
+from everest.data.reader.wire import PICTURE_HEAD
 from everest.data.video import Plan
 from everest.errors import EverestError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DecodeError", "NoSuchFrame", "cut", "decode", "jpegs", "read_frames"]
+__all__ = ["DecodeError", "NoSuchFrame", "cut", "decode", "jpegs", "pictures", "read_frames"]
 
 
 class NoSuchFrame(EverestError, IndexError):
@@ -106,6 +107,29 @@ def jpegs(
     how = {"short_side": short_side, "every": every, "quality": quality, "start": start, "end": end}
     for answer in stream(path, time_limit, task="jpegs", **how):
         yield answer if isinstance(answer, bytes) else Facts(**answer)
+
+
+def pictures(
+    path: Path,
+    short_side: int,
+    every: int = 1,
+    time_limit: float = TIME_LIMIT_S,
+    start: float = 0.0,
+    end: float | None = None,
+) -> Iterator[Begin | Picture]:
+    """As ``jpegs``, but the pixels as they are and when each is shown: hours of video in the memory of a frame.
+
+    Another Begin says that what came before does not count. Raises DecodeError.
+    """
+    how = {"short_side": short_side, "every": every, "start": start, "end": end}
+    for answer in stream(path, time_limit, task="pictures", **how):
+        if isinstance(answer, dict):
+            facts = Facts(*answer["facts"])
+            yield Begin(facts, answer["seconds"])
+        else:
+            [seconds] = PICTURE_HEAD.unpack_from(answer)
+            pixels = np.frombuffer(answer, np.uint8, offset=PICTURE_HEAD.size)
+            yield Picture(seconds, pixels.reshape(facts.height, facts.width, 3))
 
 
 def read_frames(

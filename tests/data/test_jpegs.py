@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from everest.data.decode import DecodeError, decode, jpegs
-from everest.data.reader.frames import Facts
+from everest.data.decode import DecodeError, decode, jpegs, pictures
+from everest.data.reader.frames import Begin, Facts, Picture
 from everest.data.reader.process import reader
 from tests.data import numbered
 from tests.data.test_decode import EXPECTED, KINDS, copy
@@ -109,3 +109,15 @@ def test_one_reader_makes_the_jpegs_of_many_videos(tmp_path: Path) -> None:
     with pytest.raises(DecodeError, match="no such file"):
         taken(tmp_path / "none.mp4")
     assert reader().process is process
+
+
+@pytest.mark.parametrize("name", ["plain.mp4", "b-frames.avi"])
+def test_pictures_are_the_frames_that_decode_gives_and_when_they_are_shown(tmp_path: Path, name: str) -> None:
+    path = numbered.write(tmp_path / name, *KINDS[name][:1], range(40), KINDS[name][1])
+    begin, *found = pictures(path, 48, every=3)
+    assert isinstance(begin, Begin)
+    assert begin.facts == Facts(48, 64, 96, 128, pytest.approx(25 / 3))
+    assert begin.seconds == pytest.approx(1.6, abs=0.1)
+    expected = decode(path, 48, lambda total: np.arange(0, total, 3)).numpy()
+    assert [picture.seconds for picture in found if isinstance(picture, Picture)] == pytest.approx(np.arange(14) * 0.12)
+    assert np.array_equal([picture.pixels for picture in found if isinstance(picture, Picture)], expected)

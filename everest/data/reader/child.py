@@ -16,7 +16,7 @@ from everest.data.reader.compare import compare
 from everest.data.reader.errors import DecodeError
 from everest.data.reader.picture import Cutter, Paint, Painter, Shape
 from everest.data.reader.window import Window
-from everest.data.reader.wire import Gone, Wire
+from everest.data.reader.wire import PICTURE_HEAD, Gone, Wire
 
 
 def main() -> None:
@@ -60,11 +60,20 @@ def _send_jpegs(wire: Wire, path: Path, window: Window, short_side: int, every: 
     from simplejpeg import encode_jpeg
 
     for found in frames.pictures(path, window, short_side, every):
-        if isinstance(found, frames.Facts):
-            wire.say(found._asdict())
+        if isinstance(found, frames.Begin):
+            wire.say(found.facts._asdict())
         else:
-            picture = np.ascontiguousarray(found)
+            picture = np.ascontiguousarray(found.pixels)
             wire.send(encode_jpeg(picture, quality=quality, colorsubsampling="420"))
+    wire.say({"end": True})
+
+
+def _send_pictures(wire: Wire, path: Path, window: Window, short_side: int, every: int) -> None:
+    for found in frames.pictures(path, window, short_side, every):
+        if isinstance(found, frames.Begin):
+            wire.say({"facts": found.facts, "seconds": found.seconds})
+        else:
+            wire.send(PICTURE_HEAD.pack(found.seconds) + found.pixels.tobytes())
     wire.say({"end": True})
 
 
@@ -72,7 +81,12 @@ def _send_remark(wire: Wire, path: Path, window: Window, deep: bool) -> None:
     wire.say({"remark": compare(path, window, deep)})
 
 
-_TASKS: dict[str, Callable[..., None]] = {"frames": _send_frames, "jpegs": _send_jpegs, "compare": _send_remark}
+_TASKS: dict[str, Callable[..., None]] = {
+    "frames": _send_frames,
+    "jpegs": _send_jpegs,
+    "pictures": _send_pictures,
+    "compare": _send_remark,
+}
 
 if __name__ == "__main__":
     main()

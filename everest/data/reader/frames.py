@@ -15,7 +15,7 @@ from av.video.stream import VideoStream
 
 from everest.data.reader.index import Index, index
 from everest.data.reader.picture import Paint, Painter, Shape, together
-from everest.data.reader.stream import all_frames, decode, open_video, packets, rate
+from everest.data.reader.stream import Clock, all_frames, decode, open_video, packets, promised_seconds, rate
 from everest.data.reader.window import Window
 
 _HELD_BYTES = 64 * 2**20  # what is larger is gone through twice instead
@@ -91,10 +91,24 @@ class Facts(NamedTuple):
     rate: float  # pictures per second
 
 
-def pictures(path: Path, window: Window, short_side: int, every: int) -> Iterator[Facts | np.ndarray]:
-    """Goes through a video once: its facts, then every n-th frame, uint8 (H, W, 3). Raises DecodeError.
+class Begin(NamedTuple):
+    """Goes before the pictures of a video."""
 
-    Facts that come again say that it begins anew, and that what came before does not count.
+    facts: Facts
+    seconds: float | None  # about how long the video is, all of it; None where the file does not tell
+
+
+class Picture(NamedTuple):
+    """One of them, and when it is shown, in seconds from the first."""
+
+    seconds: float
+    pixels: np.ndarray  # uint8 (H, W, 3)
+
+
+def pictures(path: Path, window: Window, short_side: int, every: int) -> Iterator[Begin | Picture]:
+    """Goes through a video once, for every n-th frame. Raises DecodeError.
+
+    Another Begin says that it begins anew, and that what came before does not count.
     """
     try:
         with indexed(path) as (stream, source, found):
@@ -109,14 +123,16 @@ def pictures(path: Path, window: Window, short_side: int, every: int) -> Iterato
 
 def _painted(
     decoded: Iterable[tuple[VideoStream, VideoFrame]], short_side: int, every: int
-) -> Iterator[Facts | np.ndarray]:
+) -> Iterator[Begin | Picture]:
     painter: Painter | None = None
-    for stream, frame in decoded:
+    for number, (stream, frame) in enumerate(decoded):
         if painter is None:
-            shape = Shape.of(stream, frame)
+            shape, clock = Shape.of(stream, frame), Clock(stream)
             painter = Painter(shape, short_side)
-            yield Facts(*painter.shape.seen(), *shape.seen(), float(rate(stream) / every))
-        yield from painter(frame)
+            facts = Facts(*painter.shape.seen(), *shape.seen(), float(rate(stream) / every))
+            yield Begin(facts, promised_seconds(stream))
+        [pixels] = painter(frame)
+        yield Picture(clock(number * every, frame), pixels)
 
 
 @contextmanager

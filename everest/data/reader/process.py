@@ -61,7 +61,7 @@ class Reader:
         return answer
 
     def stream(self, question: dict[str, Any], limit_s: float) -> Iterator[dict[str, Any] | bytes]:
-        """What the child says one after another, JSON or JPEGs, each within the limit. Raises DecodeError."""
+        """What the child says one after another, JSON or other bytes, each within the limit. Raises DecodeError."""
         with self._talk(limit_s):
             self.wire.say(question)
             while True:

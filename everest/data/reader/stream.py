@@ -93,7 +93,7 @@ def all_frames(
     """
     given, total, seconds = 0, 0, 0.0
     with open_video(path) as stream:
-        clock = _Clock(stream)
+        clock = Clock(stream)
         for total, frame in enumerate(_decoded(stream, damaged), start=1):
             if window.whole or (seconds := clock(total - 1, frame)) in window:
                 given += 1
@@ -110,7 +110,7 @@ def _decoded(stream: VideoStream, damaged: Damaged) -> Iterator[VideoFrame]:
     yield from decode(stream, None, damaged)
 
 
-class _Clock:
+class Clock:
     """When frames are shown, in seconds from the first one; by their number where they do not tell."""
 
     def __init__(self, stream: VideoStream) -> None:
@@ -130,6 +130,14 @@ class _Clock:
 def rate(stream: VideoStream) -> Fraction:
     """Frames per second, as well as the file tells."""
     return stream.average_rate or stream.guessed_rate or stream.base_rate or Fraction(25)
+
+
+def promised_seconds(stream: VideoStream) -> float | None:
+    """How long the video is, as the file says; None where it does not."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    container = stream.container
+    return container.duration / av.time_base if isinstance(container, InputContainer) and container.duration else None
 
 
 def _said(error: Exception) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 _LENGTH = struct.Struct("!Q")
+#: Before a picture's pixels: a zero, which no JSON begins with, and when it is shown, in seconds.
+PICTURE_HEAD = struct.Struct("<xd")
 
 
 class Gone(Exception):

@@ -1,0 +1,1 @@
+"""Where something happens in hours of video: what ``everest find`` is made of."""
