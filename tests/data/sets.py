@@ -48,8 +48,8 @@ def ucf101(root: Path) -> None:
         train = [(name, label) for name, label in train if f"g0{split}" not in name]
         text(lists / f"trainlist0{split}.txt", *(f"{name} {label}" for name, label in train), end="\r\n")
         text(lists / f"testlist0{split}.txt", *(names[split - 1] for names in (makeup, listed, yoyo)), end="\r\n")
-    there = [name.replace("HandstandPushups/", "HandStandPushups/") for name in [*makeup, *listed, *yoyo[:2]]]
-    videos(root / "UCF-101", *there)
+    there = [name.replace("HandstandPushups/", "HandStandPushups/") for name in [*makeup, *listed[:2], *yoyo[:2]]]
+    videos(root / "UCF-101", *there, listed[2].replace("HandStand", "Handstand"))
     text(root / "UCF-101" / makeup[2], "no video")
 
 

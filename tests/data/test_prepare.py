@@ -41,7 +41,7 @@ UCF101: dict[str, Rows] = {
         ("v_ApplyEyeMakeup_g02_c01.avi", "ApplyEyeMakeup"),
         ("v_ApplyEyeMakeup_g03_c01.avi", "ApplyEyeMakeup"),
         ("v_HandStandPushups_g02_c01.avi", "HandstandPushups"),
-        ("v_HandStandPushups_g03_c01.avi", "HandstandPushups"),
+        ("v_HandstandPushups_g03_c01.avi", "HandstandPushups"),
         ("v_YoYo_g02_c01.avi", "YoYo"),
     ],
     "val": [
