@@ -56,16 +56,20 @@ def test_a_run_killed_again_and_again_ends_with_the_weights_of_one_never_killed(
 
 
 @pytest.mark.parametrize(
-    ("stage", "several"), [pytest.param("pretrain", [2, 4], marks=pytest.mark.long), ("finetune", [2, 4])]
+    ("stage", "whole_too"),
+    [("finetune", []), *(pytest.param(stage, [2, 4], marks=pytest.mark.long) for stage in ("pretrain", "finetune"))],
 )
 def test_any_number_of_processes_learns_the_same_and_goes_on_with_another_number(
-    synthetic: Path, tmp_path: Path, stage: str, several: list[int]
+    synthetic: Path, tmp_path: Path, stage: str, whole_too: list[int]
 ) -> None:
-    """Whatever is drawn at random is part of the experiment: masks, mixing, erasing, paths dropped, frames chosen."""
+    """Whatever is drawn at random is part of the experiment: masks, mixing, erasing, paths dropped, frames chosen.
+
+    One run goes on with 4, 2 and 1 processes; ``whole_too`` are numbers that never change.
+    """
     shared = {"optim.batch_size": 8, "optim.micro_batch": 2, "optim.steps": 30, "keep.checkpoint_steps": 2}
     drawn = {"frames.select": True, "augment.mixup": 0.8} if stage == "finetune" else {"data.repeats": 2}
     config = tiny(stage, synthetic, **shared, **drawn, **{"data.val": None, "optim.epochs": 15})
-    whole = [Run(config, tmp_path / f"whole-{processes}", processes) for processes in (1, *several)]
+    whole = [Run(config, tmp_path / f"whole-{processes}", processes) for processes in (1, *whole_too)]
     assert {run.wait() for run in whole} == {0}
     for step, processes in ((5, 4), (15, 2)):
         killed = Run(config, tmp_path / "killed", processes)

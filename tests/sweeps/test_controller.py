@@ -46,8 +46,9 @@ def cpu_s() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
-def test_two_thousand_trials_with_failures_and_preemptions_are_all_accounted_for(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("trials", [600, pytest.param(2000, marks=pytest.mark.long)])
+def test_many_trials_with_failures_and_preemptions_are_all_accounted_for(
+    trials: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = Study.begin("books", space(prune="val/top1"), optuna.storages.InMemoryStorage())
     cluster = Cluster(seed=1, failing=0.1, pretend=lambda spec, step: min(spec.experiment.classify.keep_ratio, 0.4))
@@ -57,15 +58,15 @@ def test_two_thousand_trials_with_failures_and_preemptions_are_all_accounted_for
         if sum(controller.books.ended.values()) >= 200 * len(spent):
             spent.append(cpu_s())
 
-    controller = run(study, cluster, Budget(parallel=200, trials=2000), show=note)
+    controller = run(study, cluster, Budget(parallel=200, trials=trials), show=note)
     with capsys.disabled():
         each = [1000 * (after - before) / 200 for before, after in itertools.pairwise(spent)]
         print(f"\n  controller and study, ms a trial: {', '.join(f'{ms:.1f}' for ms in each)}")
 
     found = counts(study)
-    assert sum(found.values()) == 2000
+    assert sum(found.values()) == trials
     assert set(found) == {"COMPLETE", "FAIL", "PRUNED"}
-    assert min(found.values()) > 50
+    assert min(found.values()) > trials // 40
     assert not cluster.jobs
     assert 150 <= cluster.busiest <= 400
     for trial in study.trials():
