@@ -55,6 +55,9 @@ def add_data_commands(parser: argparse.ArgumentParser) -> None:
     added.add_argument(
         "--camera", choices=("still", "pan", "zoom", "shake", "mixed"), help="what it does in a short video (still)"
     )
+    added.add_argument(
+        "--scene", choices=("plain", "cluttered"), help="whether things stand out in a short video (plain)"
+    )
 
 
 def _pack(options: argparse.Namespace, rest: list[str]) -> None:
@@ -138,7 +141,7 @@ def _check_packed(source: str, workers: int) -> None:
 
 #: What each kind of synthetic set is told beside its size and seed, and what it is otherwise.
 _SYNTH: dict[str, dict[str, Any]] = {
-    "short": {"train": 640, "val": 160, "frames": 32, "camera": "still"},
+    "short": {"train": 640, "val": 160, "frames": 32, "camera": "still", "scene": "plain"},
     "uncurated": {"train": 24, "val": 8, "seconds": 60},
 }
 

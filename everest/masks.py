@@ -22,6 +22,7 @@ METHODS: dict[str, Method] = {
     "rero": Method(),  # EVEREST, section 3.2
     "least": Method(),  # EVEREST, ascending order
     "pixel": Method(),  # run-length tokenization, of a fixed number
+    "residual": Method(),  # rero, against the camera's motion
     "running_cell": Method(by_chance=True),  # MAR
     "random": Method(keep_ratio=1.0, by_chance=True),  # MAE as spatiotemporal learner
     "tube": Method(keep_ratio=1.0, ranks=False, shows="tubes", all_hidden=True),  # VideoMAE

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 CameraMotion = Literal["still", "pan", "zoom", "shake", "mixed"]
 
-_PAN = (0.8, 1.6)  # pixels a frame, in a frame of 64 x 64
-_ZOOM, _ZOOM_FRAMES = 0.3, (40, 80)  # largest log of the factor; frames from one close-up to the next
-_SHAKE, _ROLL, _SHAKE_FRAMES = 1.2, 0.02, (5, 15)  # pixels of 64, radians; frames of a swing
+_PAN = (1.5, 3)  # pixels a frame, in a frame of 64 x 64
+_ZOOM, _ZOOM_FRAMES = 0.4, (24, 48)  # largest log of the factor; frames from one close-up to the next
+_SHAKE, _ROLL, _SHAKE_FRAMES = 3, 0.03, (5, 15)  # pixels of 64, radians; frames of a swing
 
 
 class View(NamedTuple):
@@ -23,13 +23,16 @@ class View(NamedTuple):
     still: bool
 
     def of(self, picture: np.ndarray) -> np.ndarray:
-        """``picture`` (size, size, 3), mirrored again and again over the whole plane, as seen from here."""
-        if self.still:
-            return picture
-        grid = torch.from_numpy(np.stack([self.x, self.y], axis=-1)) * (2 / len(picture)) - 1
-        source = torch.from_numpy(picture).permute(2, 0, 1)
-        seen = F.grid_sample(source[None], grid[None], "bicubic", "reflection", align_corners=False)[0]
-        return seen.permute(1, 2, 0).numpy()
+        """``picture`` as ``sample`` has it, as seen from here."""
+        return picture if self.still else sample(picture, self.x, self.y)
+
+
+def sample(picture: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """``picture`` (size, size, 3), mirrored again and again over the whole plane, at the places of every pixel."""
+    grid = torch.from_numpy(np.stack([x, y], axis=-1)) * (2 / len(picture)) - 1
+    source = torch.from_numpy(picture).permute(2, 0, 1)
+    seen = F.grid_sample(source[None], grid[None], "bicubic", "reflection", align_corners=False)[0]
+    return seen.permute(1, 2, 0).numpy()
 
 
 class Camera:

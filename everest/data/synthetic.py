@@ -9,13 +9,13 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from everest.data.camera import Camera, CameraMotion, View
+from everest.data.camera import Camera, CameraMotion, View, sample
 from everest.data.encode import write_video
 from everest.errors import UsageError
 from everest.files import write_text
@@ -36,8 +36,28 @@ CLASSES = tuple(MOTIONS)
 FRAMES_PER_SECOND = 25
 
 _STAMP = "synthetic.json"
-_SIZES = (0.11, 0.26)  # of the frame's side; growing things wrap around within these
-_DARK, _BRIGHT = 70, (150, 255)  # mean of backgrounds; range of things
+
+SceneName = Literal["plain", "cluttered"]
+
+
+class Scene(NamedTuple):
+    """How background and things look, in values of 255."""
+
+    background: float  # mean
+    contrast: float  # of its texture
+    brightest: float  # background
+    things: int  # most
+    sizes: tuple[float, float]  # of the frame's side; growing things wrap around within these
+    colours: tuple[float, float]  # of things
+    texture: float  # their contrast
+    worn: bool  # their texture moves with them
+
+
+#: In ``plain`` ones things stand out; in ``cluttered`` ones a small thing looks like what is around it.
+SCENES: dict[SceneName, Scene] = {
+    "plain": Scene(70, 45, 130, things=2, sizes=(0.11, 0.26), colours=(150, 255), texture=15, worn=False),
+    "cluttered": Scene(128, 130, 255, things=1, sizes=(0.08, 0.16), colours=(98, 158), texture=130, worn=True),
+}
 
 
 def synthesize(
@@ -49,6 +69,7 @@ def synthesize(
     seed: int,
     progress: Callable[[int, int], None],
     camera: CameraMotion = "still",
+    scene: SceneName = "plain",
 ) -> None:
     """Writes ``train`` + ``val`` videos of ``size`` x ``size`` pixels, train.csv, val.csv and classes.txt.
 
@@ -66,12 +87,14 @@ def synthesize(
     }
     if camera != "still":
         recipe["camera"] = camera
+    if scene != "plain":
+        recipe["scene"] = scene
     if is_whole(folder, recipe):
         progress(train + val, train + val)
         return
     for number in range(train + val):
         rng = np.random.default_rng(derived_seed(seed, number))
-        video = render(CLASSES[label_of(number)], size, frames, rng, camera)
+        video = render(CLASSES[label_of(number)], size, frames, rng, camera, scene)
         write_video(folder / name_of(number), video, FRAMES_PER_SECOND)
         progress(number + 1, train + val)
     finish(folder, recipe)
@@ -106,20 +129,33 @@ def finish(folder: Path, recipe: dict[str, Any]) -> None:
     write_text(folder / _STAMP, json.dumps(recipe))
 
 
-def render(motion: str, size: int, frames: int, rng: np.random.Generator, camera: CameraMotion = "still") -> np.ndarray:
+def render(
+    motion: str,
+    size: int,
+    frames: int,
+    rng: np.random.Generator,
+    camera: CameraMotion = "still",
+    scene: SceneName = "plain",
+) -> np.ndarray:
     """One video of a class: uint8 (frames, size, size, 3)."""
-    return render_with_mask(motion, size, frames, rng, camera)[0]
+    return render_with_mask(motion, size, frames, rng, camera, scene)[0]
 
 
 def render_with_mask(
-    motion: str, size: int, frames: int, rng: np.random.Generator, camera: CameraMotion = "still"
+    motion: str,
+    size: int,
+    frames: int,
+    rng: np.random.Generator,
+    camera: CameraMotion = "still",
+    scene: SceneName = "plain",
 ) -> tuple[np.ndarray, np.ndarray]:
     """``render``'s video, and what share of each pixel its things cover: float32 (frames, size, size).
 
     The same numbers give the same things over the same background, whatever the camera does.
     """
-    background = np.clip(_texture(size, rng, contrast=45) + _DARK, 0, 130)
-    things = [_Thing(size, rng) for _ in range(rng.integers(1, 3))]
+    look = SCENES[scene]
+    background = np.clip(_texture(size, rng, look.contrast) + look.background, 0, look.brightest)
+    things = [_Thing(look, size, rng) for _ in range(rng.integers(1, look.things + 1))]
     dx, dy, turn, growth = MOTIONS[motion]
     pace = rng.uniform(0.7, 1.3) * np.array([dx * size / 64, dy * size / 64, turn, growth])
     views = Camera(camera, size, rng)
@@ -137,27 +173,33 @@ def render_with_mask(
 class _Thing:
     """A textured shape with its start: place, angle and size are uniform over all there are."""
 
-    def __init__(self, size: int, rng: np.random.Generator) -> None:
-        self.size = size
+    def __init__(self, look: Scene, size: int, rng: np.random.Generator) -> None:
+        self.look, self.size = look, size
         self.centre = rng.uniform(0, size, 2)
         self.angle = rng.uniform(0, 2 * math.pi)
         self.phase = rng.uniform()
         self.corners = int(rng.integers(3, 6))
         self.stretch = rng.uniform(1.5, 2.0)
-        self.colour = rng.uniform(_BRIGHT[0], _BRIGHT[1], 3) + _texture(size, rng, contrast=15)
+        self.colour = rng.uniform(*look.colours, 3) + _texture(size, rng, look.texture)
 
     def paint(self, image: np.ndarray, view: View, dx: float, dy: float, turn: float, growth: float) -> np.ndarray:
         """Over ``image``; returns the share of each pixel that it covers."""
-        smallest, largest = (math.log(side * self.size) for side in _SIZES)
+        smallest, largest = (math.log(side * self.size) for side in self.look.sizes)
         radius = math.exp(smallest + (self.phase * (largest - smallest) + growth) % (largest - smallest))
         u, v = (self._from(view.x, self.centre[0] + dx), self._from(view.y, self.centre[1] + dy))
         cos, sin = math.cos(self.angle + turn), math.sin(self.angle + turn)
-        along, across = (u * cos + v * sin) / self.stretch, v * cos - u * sin
+        along, across = u * cos + v * sin, v * cos - u * sin
+        if self.look.worn:
+            scale = self.look.sizes[1] * self.size / radius
+            colour = sample(self.colour, along * scale + self.size / 2, across * scale + self.size / 2)
+        else:
+            colour = view.of(self.colour)
+        along = along / self.stretch
         sector = 2 * math.pi / self.corners
         bearing = np.arctan2(across, along) % sector - sector / 2
         edge = radius - np.hypot(along, across) * np.cos(bearing) / math.cos(sector / 2) * 0.8
         cover: np.ndarray = np.clip(edge * view.zoom + 0.5, 0, 1)
-        image += cover[..., None] * (view.of(self.colour) - image)
+        image += cover[..., None] * (colour - image)
         return cover
 
     def _from(self, grid: np.ndarray, centre: float) -> np.ndarray:

@@ -1,0 +1,90 @@
+"""Tokens that move against the camera: the map that is found, and what is kept by it, against rendered truth."""
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.camera import Filmed
+from everest.config import Distance, ModelConfig
+from everest.data.camera import CameraMotion
+from everest.data.synthetic import SceneName
+from everest.model.embed import TubeletEmbed
+from everest.model.masks import rero, residual
+from everest.model.masks.clip import Clip
+from everest.model.motion import camera_motion
+
+
+def textured(size: int, seed: int = 0) -> Tensor:
+    noise = torch.randn(1, 1, size // 6, size // 6, generator=torch.Generator().manual_seed(seed))
+    return F.interpolate(noise, (size, size), mode="bicubic")[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "zoom", "turn"), [(9, -6, 1, 0), (0, 0, 1.2, 0), (-3, 4, 0.85, 0.05), (0.6, 0, 1, 0)]
+)
+def test_a_known_motion_is_found_though_a_quarter_of_the_frame_moves_otherwise(
+    x: float, y: float, zoom: float, turn: float
+) -> None:
+    size = 96
+    cos, sin = zoom * math.cos(turn), zoom * math.sin(turn)
+    truth = torch.tensor([[[cos, -sin, 2 * x / size], [sin, cos, 2 * y / size]]])
+    before = textured(size)
+    grid = F.affine_grid(truth, [1, 1, size, size], align_corners=False)
+    after = F.grid_sample(before[None, None], grid, "bicubic", align_corners=False)[0]
+    after[0, 24:72, 24:72] = textured(size, seed=1)[24:72, 24:72]
+    found = camera_motion(after, before[None])
+    off = F.affine_grid(found - truth, [1, 1, size, size], align_corners=False).abs().amax() * size / 2
+    assert off < 0.5  # pixels, at any place
+
+
+def test_what_stands_still_or_shows_nothing_does_not_move() -> None:
+    still = torch.stack([textured(64), torch.zeros(64, 64)])
+    noise = 0.05 * torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(3))
+    unmoved = torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(2, 2, 3)
+    assert torch.equal(camera_motion(still, still), unmoved)
+    assert torch.equal(camera_motion(still + noise, still)[:1], unmoved[:1])
+
+
+@pytest.mark.parametrize(("camera", "times"), [("pan", 2), ("shake", 2), ("mixed", 2), ("zoom", 1.4)])
+def test_more_kept_tokens_lie_on_what_moves_when_the_camera_does(camera: CameraMotion, times: float) -> None:
+    """Twice as many, and nearly as many as there are; in the middle of a zoom nothing moves for ``rero`` either."""
+    filmed = Filmed.by(camera, "cluttered", videos=8)
+    found = filmed.share("residual", 0.1)
+    assert found >= times * filmed.share("rero", 0.1)
+    assert found > 0.7
+    assert filmed.share("residual", 0.3) > 0.8 * filmed.best(0.3)
+
+
+@pytest.mark.parametrize("scene", ["plain", "cluttered"])
+def test_when_the_camera_stands_still_as_many_lie_on_what_moves(scene: SceneName) -> None:
+    filmed = Filmed.by("still", scene, videos=8)
+    for ratio in (0.1, 0.3):
+        assert filmed.share("residual", ratio) == pytest.approx(filmed.share("rero", ratio), abs=0.02)
+
+
+@pytest.mark.parametrize("distance", get_args(Distance))
+def test_a_still_camera_leaves_every_distance_as_it_is(distance: Distance) -> None:
+    embed = TubeletEmbed(ModelConfig(image_size=64, num_frames=8, patch_size=8, embed_dim=48, num_heads=3))
+    clips = Filmed.by("still", "plain", videos=2).clips[:, :8, :48]  # six rows of eight
+    clip = Clip.cut(embed, clips, distance)
+    torch.testing.assert_close(residual.scores(clip), rero.scores(clip), rtol=1e-4, atol=1e-4)
+
+
+def test_a_clip_of_one_step_has_nothing_to_compare() -> None:
+    embed = TubeletEmbed(ModelConfig(image_size=32, num_frames=2, patch_size=8, embed_dim=48, num_heads=3))
+    clip = Clip.cut(embed, torch.zeros(2, 2, 32, 32, 3, dtype=torch.uint8), "l2")
+    assert torch.equal(residual.scores(clip), torch.zeros(2, 1, 16))
+
+
+def test_what_comes_into_view_has_no_importance_of_its_own() -> None:
+    """A pan by one tubelet to the right over a world that stands still: nothing changed but what came into view."""
+    world = textured(128)[:64] * 40 + 128
+    frames = torch.stack([world[:, 8 * (t // 2) :][:, :64] for t in range(8)])
+    clips = frames.clamp(0, 255).byte()[None, ..., None].expand(-1, -1, -1, -1, 3)
+    embed = TubeletEmbed(ModelConfig(image_size=64, num_frames=8, patch_size=8, embed_dim=48, num_heads=3))
+    clip = Clip.cut(embed, clips, "l2")
+    assert residual.scores(clip).max() < 0.2 * rero.scores(clip).median()
