@@ -87,6 +87,27 @@ def test_of_several_views_they_are_the_mean(synthetic: Path) -> None:
     torch.testing.assert_close(computed(model, synthetic, config).values, each.mean(dim=1), atol=1e-5, rtol=1e-5)
 
 
+def test_processes_share_the_videos_and_all_have_those_of_all(synthetic: Path) -> None:
+    config, parts = tiny("pretrain", synthetic), []
+
+    class Alone(Process):
+        def gather(self, value: Any) -> list[Any]:
+            parts.append(value)
+            return [value]
+
+    class Both(Process):
+        def gather(self, value: Any) -> list[Any]:
+            return [parts[1], value] if isinstance(value, tuple) else [value]
+
+    model, index = pretrain_model(config), read_index(synthetic / "val.csv")
+    features(model, index, config, Alone(0, 2, ALONE.device), StopRequest())
+    found = features(model, index, config, Both(1, 2, ALONE.device), StopRequest())
+    whole = computed(model, synthetic, config)
+    order = [0, 2, 4, 6, 1, 3, 5, 7]
+    torch.testing.assert_close(found.values, whole.values[order], atol=1e-5, rtol=1e-5)
+    assert torch.equal(found.labels, whole.labels[order])
+
+
 def test_an_unreadable_video_has_none_and_is_counted(synthetic: Path, tmp_path: Path) -> None:
     videos = [f"{path},{label}" for label, path in enumerate(sorted((synthetic / "videos").glob("*.mp4"))[:3])]
     (tmp_path / "broken.mp4").write_bytes(b"no video")
