@@ -89,3 +89,13 @@ def test_bench_formats_finds_our_format_to_be_exact(clips: Path) -> None:
     assert len(rows) == 2
     assert "is noticed" in rows[1]
     assert "same bytes" in rows[1]
+
+
+def test_coverage_compares_selected_frames_with_even_ones() -> None:
+    said = run(sys.executable, "-m", "benchmarks.coverage", "--seeds", "1", "--videos", "2", "--clips", "8")
+    rows = [line.strip("| ").split(" | ") for line in said.splitlines() if line.startswith("| ")][2:]
+    assert [(alpha, frames) for alpha, frames, *_ in rows] == [("1", "16"), ("1.3", "20"), ("1.5", "24"), ("2", "32")]
+    steps = [[float(cell.split()[0]) for cell in row[5:]] for row in rows]
+    assert steps[0][0] == steps[0][1] == steps[0][2]  # all that there are
+    for largest, _, even in steps[1:]:
+        assert largest > even
