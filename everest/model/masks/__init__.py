@@ -5,6 +5,7 @@ from importlib import import_module
 
 from torch import Tensor
 
+from everest.masks import METHODS
 from everest.model.masks.clip import Clip
 
 #: Scores of all tokens, (B, S, N), the best highest; ``chance`` (B, S, N) is uniform.
@@ -13,13 +14,16 @@ Ranking = Callable[[Clip, Tensor | None], Tensor]
 Splitting = Callable[[Clip, int, int], tuple[Tensor, Tensor]]
 
 
+_MODULES = {name: import_module(f"{__name__}.{name}") for name in METHODS}  # here, since no graph may import
+
+
 def ranking(name: str) -> Ranking:
     """Of a method that ranks."""
-    found: Ranking = import_module(f"{__name__}.{name}").scores
+    found: Ranking = _MODULES[name].scores
     return found
 
 
 def splitting(name: str) -> Splitting:
     """Of a method that says itself what is visible and what is hidden."""
-    found: Splitting = import_module(f"{__name__}.{name}").split
+    found: Splitting = _MODULES[name].split
     return found
