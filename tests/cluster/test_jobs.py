@@ -172,28 +172,30 @@ def _read(file: Path) -> str:
         return ""
 
 
-def test_s3_and_then_mlflow_may_be_away_for_half_a_minute(platform: Platform, whole: str) -> None:
-    steps = round(105 * steps_per_s(platform, whole)) // 20 * 20
+@pytest.mark.parametrize("away_s", [10, pytest.param(30, marks=pytest.mark.long)])
+def test_s3_and_then_mlflow_may_be_away(platform: Platform, whole: str, away_s: int) -> None:
+    name = f"outages-{away_s}"
+    steps = round((45 + 2 * away_s) * steps_per_s(platform, whole)) // 20 * 20
     arguments = tiny(steps, **{"keep.checkpoint_steps": 20, "keep.log_steps": 4})
-    waiting = platform.start("submit", "demo-finetune", "--name", "outages", *arguments, "--wait", **TWO)
-    wait_for_step(platform, "outages", 100)
+    waiting = platform.start("submit", "demo-finetune", "--name", name, *arguments, "--wait", **TWO)
+    wait_for_step(platform, name, 100)
     with s3_server.away():
-        time.sleep(30)
-    until(lambda: int(checkpoints(platform, "outages")[-1][5:13]) > 200, "checkpoints again", every=1)
+        time.sleep(away_s)
+    until(lambda: int(checkpoints(platform, name)[-1][5:13]) > 200, "checkpoints again", every=1)
     with platform.mlflow.away():
-        time.sleep(30)
+        time.sleep(away_s)
         assert waiting.poll() is None, "the job ended before MLflow was back"
     _, err = waiting.communicate(timeout=HANGS_S)
     assert waiting.returncode == 0, err
 
-    log = platform.jobs("logs", "outages", "--rank", "0").out
+    log = platform.jobs("logs", name, "--rank", "0").out
     told = set(re.findall(r"(S3|MLflow) at \S+ (does not answer|answers again)", log))
     assert told == {(server, what) for server in ("S3", "MLflow") for what in ("does not answer", "answers again")}
-    assert log.count("outages starts") == 1
-    assert [int(name[5:13]) for name in checkpoints(platform, "outages")] == [steps - 20, steps]
-    assert logged_steps(platform, "outages") == list(range(4, steps + 1, 4))
-    weights(platform, "outages")
-    _, (run,) = mlflow_runs(platform, "outages")
+    assert log.count(f"{name} starts") == 1
+    assert [int(each[5:13]) for each in checkpoints(platform, name)] == [steps - 20, steps]
+    assert logged_steps(platform, name) == list(range(4, steps + 1, 4))
+    weights(platform, name)
+    _, (run,) = mlflow_runs(platform, name)
     assert run.info.status == "FINISHED"
     assert "test/top1" in run.data.metrics
 
