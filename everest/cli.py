@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from everest.arguments import nothing_left, overrides
+from everest.cli_cost import add_cost_arguments, add_plan_arguments, cost, plan
 from everest.cli_data import add_data_commands
 from everest.cli_find import add_find_command, find
 from everest.cli_probe import add_probe_arguments, run_probe
@@ -60,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
         added = command(stage, _train, f"{stage} on a list or folder of videos", epilog=settings)
         added.set_defaults(stage=stage)
         added.add_argument("--recipe", metavar="NAME|FILE", help="start from a shipped recipe or a YAML file")
+        add_plan_arguments(added)
         added.add_argument("--print-config", action="store_true", help="print the whole experiment and stop")
+
+    add_cost_arguments(command("cost", cost, "what a recipe costs, and others beside it", epilog=settings))
 
     added = command("evaluate", _evaluate, "test a fine-tuned run on its validation list, or another", epilog=settings)
     added.add_argument("model", type=Path, help="a run's folder, or an exported model")
@@ -94,6 +98,9 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     config = _experiment(options.recipe, options.stage, overrides(rest))
     if options.print_config:
         print(config.to_yaml(), end="")
+        return
+    if options.plan:
+        plan(config, options.videos, options.rate)
         return
     from everest.data.workers import start_early
 

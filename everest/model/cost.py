@@ -1,7 +1,6 @@
 """What a clip costs."""
 
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,7 +15,7 @@ def gflops_per_clip(model: PretrainModel | Classifier, config: Experiment) -> fl
 
     Measured on a black clip, on the model's device; leaves no trace in the model, nor in any generator.
     """
-    return _count(model, config, backward=False) / 2 / 1e9
+    return count_flops(model, config, backward=False)[0] / 2 / 1e9
 
 
 def flops_to_train(model: PretrainModel | Classifier, config: Experiment) -> float:
@@ -24,10 +23,11 @@ def flops_to_train(model: PretrainModel | Classifier, config: Experiment) -> flo
 
     The work that utilisation is a share of (PaLM, appendix B): recomputing does not count. Measured likewise.
     """
-    return float(_count(model, config, backward=True))
+    return float(count_flops(model, config)[1])
 
 
-def _count(model: PretrainModel | Classifier, config: Experiment, backward: bool) -> int:
+def count_flops(model: PretrainModel | Classifier, config: Experiment, backward: bool = True) -> tuple[int, int]:
+    """Operations of a forward pass of one clip, and of it and its backward pass."""
     device = model.patch_embed.proj.weight.device
     m, training = config.model, model.training
     frames = config.frames.candidates(m.num_frames, m.tubelet_size)
@@ -42,16 +42,10 @@ def _count(model: PretrainModel | Classifier, config: Experiment, backward: bool
     ):
         if config.frames.select:
             clip = select_frames(model.patch_embed, clip, m.num_frames, config.frames, None)
+        out = model(clip)
+        forward = counter.get_total_flops()
         if backward:
-            _backward(model, clip)
-        else:
-            model(clip)
+            loss = out.sum() if isinstance(out, torch.Tensor) else out.loss
+            torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])
     model.train(training)
-    return counter.get_total_flops()
-
-
-def _backward(model: nn.Module, clip: torch.Tensor) -> None:
-    """Gradients of some loss, kept nowhere."""
-    out = model(clip)
-    loss = out.sum() if isinstance(out, torch.Tensor) else out.loss
-    torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])
+    return forward, counter.get_total_flops()
