@@ -58,8 +58,10 @@ def classified_tokens(clip: Clip, classify: ClassifyConfig, training: bool) -> T
     kept = classify.kept(S * N)
     if kept == S * N:
         return torch.arange(kept, device=clip.tubelets.device).expand(B, kept)
-    chance = clip.chance() if training else clip.spread()
-    scores = ranking(classify.method)(clip, chance if METHODS[classify.method].by_chance else None)
+    chance = None
+    if METHODS[classify.method].by_chance:  # a draw that nothing needs would be left out of a compiled step
+        chance = clip.chance() if training else clip.spread()
+    scores = ranking(classify.method)(clip, chance)
     return keep_important(scores, kept).sort(dim=1).values
 
 
