@@ -8,10 +8,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from everest.config import Experiment, ModelConfig
+from everest.config import Experiment
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
-from everest.model.cost import count_flops
+from everest.model.cost import count_flops, published_multiply_adds
 from everest.model.registry import classifier, pretrain_model
 from everest.model.vit import set_recompute
 
@@ -27,17 +27,6 @@ class Costs(NamedTuple):
     kept_bytes: int  # for the backward pass, a clip
     peak_bytes: int  # of a process with optim.micro_batch clips: weights, gradients, AdamW's moments and the step
 
-    def numbers(self) -> dict[str, float]:
-        """As metrics of a run, ``cost/…``."""
-        return {
-            "cost/parameters_m": self.parameters / 1e6,
-            "cost/gflops_per_clip": self.multiply_adds / 1e9,
-            "cost/published_gflops_per_clip": self.published / 1e9,
-            "cost/step_gflops_per_clip": self.step_flops / 1e9,
-            "cost/kept_mb_per_clip": self.kept_bytes / 1e6,
-            "cost/peak_gb": self.peak_bytes / 1e9,
-        }
-
 
 def costs(config: Experiment, num_classes: int, in_bfloat16: bool = False) -> Costs:
     """Of a training step. ``num_classes`` matters to fine-tuning alone. Draws nothing from any generator."""
@@ -52,7 +41,7 @@ def costs(config: Experiment, num_classes: int, in_bfloat16: bool = False) -> Co
     return Costs(
         parameters=parameters,
         multiply_adds=forward / 2,
-        published=published_multiply_adds(model, num_classes),
+        published=published_multiply_adds(model),
         step_flops=step,
         kept_bytes=kept // micro_batch,
         peak_bytes=parameters * _STATE_BYTES + peak,
@@ -82,24 +71,6 @@ def step_bytes(model: PretrainModel | Classifier, clips: int, in_bfloat16: bool)
         held = sum(kept.values())
         loss.backward()
     return held, living.most
-
-
-def published_multiply_adds(model: PretrainModel | Classifier, num_classes: int) -> float:
-    """Of a forward pass as papers count it, by the shapes alone."""
-    m = model.config
-    pixels = 3 * m.tubelet_size * m.patch_size**2
-    embedding = m.tokens * pixels * m.embed_dim
-    if isinstance(model, Classifier):
-        kept = model.classify.kept(m.tokens)
-        return embedding + _blocks(m, kept, m.embed_dim, m.depth) + m.embed_dim * num_classes
-    counts = model.mask.counts(m.steps, m.places)
-    encoder = _blocks(m, counts.visible, m.embed_dim, m.depth) + counts.visible * m.embed_dim * m.decoder_embed_dim
-    decoder = _blocks(m, counts.visible + counts.hidden, m.decoder_embed_dim, m.decoder_depth)
-    return embedding + encoder + decoder + counts.hidden * m.decoder_embed_dim * pixels
-
-
-def _blocks(m: ModelConfig, tokens: int, width: int, depth: int) -> float:
-    return depth * ((4 + 2 * m.mlp_ratio) * tokens * width**2 + 2 * tokens**2 * width)
 
 
 def _forget(parameter: Tensor) -> None:

@@ -4,10 +4,21 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from everest.config import Experiment
+from everest.config import Experiment, ModelConfig
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
+
+
+def cost_numbers(model: PretrainModel | Classifier, config: Experiment) -> dict[str, float]:
+    """As metrics of a run: of one clip a forward pass, as done here and as papers count it, and a training step."""
+    forward, step = count_flops(model, config)
+    return {
+        "cost/parameters_m": sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        "cost/gflops_per_clip": forward / 2 / 1e9,
+        "cost/published_gflops_per_clip": published_multiply_adds(model) / 1e9,
+        "cost/step_gflops_per_clip": step / 1e9,
+    }
 
 
 def gflops_per_clip(model: PretrainModel | Classifier, config: Experiment) -> float:
@@ -49,3 +60,21 @@ def count_flops(model: PretrainModel | Classifier, config: Experiment, backward:
             torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])
     model.train(training)
     return forward, counter.get_total_flops()
+
+
+def published_multiply_adds(model: PretrainModel | Classifier) -> float:
+    """Of a forward pass as papers count it, by the shapes alone."""
+    m = model.config
+    pixels = 3 * m.tubelet_size * m.patch_size**2
+    embedding = m.tokens * pixels * m.embed_dim
+    if isinstance(model, Classifier):
+        kept = model.classify.kept(m.tokens)
+        return embedding + _blocks(m, kept, m.embed_dim, m.depth) + m.embed_dim * model.head.out_features
+    counts = model.mask.counts(m.steps, m.places)
+    encoder = _blocks(m, counts.visible, m.embed_dim, m.depth) + counts.visible * m.embed_dim * m.decoder_embed_dim
+    decoder = _blocks(m, counts.visible + counts.hidden, m.decoder_embed_dim, m.decoder_depth)
+    return embedding + encoder + decoder + counts.hidden * m.decoder_embed_dim * pixels
+
+
+def _blocks(m: ModelConfig, tokens: int, width: int, depth: int) -> float:
+    return depth * ((4 + 2 * m.mlp_ratio) * tokens * width**2 + 2 * tokens**2 * width)

@@ -19,7 +19,7 @@ from everest.errors import AgreedError
 from everest.export import Exported
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
-from everest.model.cost import gflops_per_clip
+from everest.model.cost import cost_numbers
 from everest.progress import ProgressBar
 from everest.protocols import Tracker
 from everest.training.checkpoint import Checkpoints
@@ -220,7 +220,7 @@ def train(training: Training, start: int) -> None:
                 numbers["data/bad_videos"] = float(len(t.bad.reasons))
                 numbers["cost/process_hours"] = t.latest.get("cost/process_hours", 0) + seconds * process.world / 3600
                 if done == t.steps:
-                    numbers["cost/gflops_per_clip"] = gflops_per_clip(t.model, config)
+                    numbers |= cost_numbers(t.model, config)
                 t.report(numbers | hardware.numbers(numbers["perf/clips_per_s"]), done)
                 bar.show({name: numbers[name] for name in _SHOWN if name != _WAIT or numbers[name] > _LITTLE})
                 if process.main:

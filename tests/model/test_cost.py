@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from everest.config import Experiment
-from everest.model.cost import flops_to_train, gflops_per_clip
+from everest.costs import costs
+from everest.model.cost import cost_numbers, flops_to_train, gflops_per_clip
 from everest.model.registry import classifier, pretrain_model
 
 SMALL = {
@@ -58,3 +59,14 @@ def test_measuring_leaves_no_trace() -> None:
     assert all(each.grad is None for each in model.parameters())
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(torch.equal(before[name], each) for name, each in model.state_dict().items())
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_a_runs_numbers_are_those_known_beforehand(stage: str) -> None:
+    config = Experiment().override({"stage": stage, "augment.mixup": 0, "augment.cutmix": 0, **SMALL})
+    found = cost_numbers(pretrain_model(config) if stage == "pretrain" else classifier(config, 5), config)
+    before = costs(config, 5)
+    assert found["cost/parameters_m"] * 1e6 == pytest.approx(before.parameters)
+    assert found["cost/gflops_per_clip"] * 1e9 == pytest.approx(before.multiply_adds)
+    assert found["cost/published_gflops_per_clip"] * 1e9 == pytest.approx(before.published)
+    assert found["cost/step_gflops_per_clip"] * 1e9 == pytest.approx(before.step_flops)
