@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from everest.arguments import nothing_left, overrides
+from everest.cli_compare import add_compare_arguments, compare
 from everest.cli_cost import add_cost_arguments, add_plan_arguments, cost, plan
 from everest.cli_data import add_data_commands
 from everest.cli_find import add_find_command, find
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--print-config", action="store_true", help="print the whole experiment and stop")
 
     add_cost_arguments(command("cost", cost, "what a recipe costs, and others beside it", epilog=settings))
+
+    add_compare_arguments(command("compare", compare, "methods at equal budgets, with intervals", epilog=settings))
 
     added = command("evaluate", _evaluate, "test a fine-tuned run on its validation list, or another", epilog=settings)
     added.add_argument("model", type=Path, help="a run's folder, or an exported model")

@@ -1,13 +1,13 @@
 """``everest cost`` and ``--plan``: what an experiment takes, before anything is started."""
 
 import argparse
-from collections.abc import Sequence
 from typing import Any
 
 from everest.arguments import overrides
 from everest.config import Experiment
 from everest.errors import UsageError
 from everest.masks import METHODS
+from everest.tables import print_table
 
 
 def add_cost_arguments(added: argparse.ArgumentParser) -> None:
@@ -37,7 +37,8 @@ def cost(options: argparse.Namespace, rest: list[str]) -> None:
             if name in METHODS
             else Experiment.load(name).override(changes)
         )
-    _print_table(["", *columns], list(zip(*(_lines(config) for config in columns.values()), strict=True)))
+    rows = zip(*(_lines(config) for config in columns.values()), strict=True)
+    print_table([["", *columns], *([row[0][0], *(text for _, text in row)] for row in rows)])
 
 
 def plan(config: Experiment, videos: int | None, rate: float | None) -> None:
@@ -71,7 +72,7 @@ def plan(config: Experiment, videos: int | None, rate: float | None) -> None:
             f"{clips / rate / 3600:,.1f} at {rate:g} clips/s a GPU" if rate else "say --rate CLIPS/S of a GPU",
         ),
     ]
-    _print_table(None, [((name, text),) for name, text in lines])
+    print_table(lines)
 
 
 def _costs(config: Experiment) -> Any:
@@ -94,12 +95,3 @@ def _lines(config: Experiment) -> list[tuple[str, str]]:
         (f"kept for the backward pass, {half}", f"{found.kept_bytes / 1e6:.4g} MB a clip"),
         ("peak of a process", f"{found.peak_bytes / 1e9:.4g} GB with {optim.micro_batch} clips"),
     ]
-
-
-def _print_table(titles: Sequence[str] | None, rows: Sequence[Sequence[tuple[str, str]]]) -> None:
-    """The name of each row once, then its text in every column."""
-    table = [list(titles)] if titles else []
-    table += [[row[0][0], *(text for _, text in row)] for row in rows]
-    widths = [max(len(line[at]) for line in table) for at in range(len(table[0]))]
-    for line in table:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -4,8 +4,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SI
 """
 
 import argparse
-import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,23 +12,15 @@ from typing import NoReturn
 from optuna.trial import TrialState
 
 from everest.arguments import overrides
-from everest.config import Experiment
-from everest.errors import EverestError, UsageError
-from everest.progress import console
 from orchestration.flags import Commands
-from orchestration.job import JobSpec
-from orchestration.launchers import open_launcher
 from orchestration.settings import PlatformSettings
 from sweeps.best import choose, write_recipes
 from sweeps.budget import Budget
-from sweeps.controller import Controller, Stopped
-from sweeps.display import Display, best_of, by_state
-from sweeps.interrupts import Interrupted, Interrupts
+from sweeps.control import control, one_of, standard_report
+from sweeps.display import best_of, by_state
 from sweeps.space import Space
 from sweeps.storage import database, only_controller, open_storage
 from sweeps.study import JOBS, REASON, Study
-
-log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -95,19 +85,11 @@ def _launch(options: argparse.Namespace, settings: PlatformSettings, rest: list[
         launch_in_cluster(space, settings, _budget_flags(options), options.dry_run)
         return
     if options.dry_run:
-        for experiment in _one_of(space):
+        for experiment in one_of(space):
             print(f"---\n{experiment.to_yaml()}", end="")
         return
     with database(settings), only_controller(settings, space.name):
         _control(Study.begin(space.name, space, open_storage(settings)), options, settings)
-
-
-def _one_of(space: Space) -> list[Experiment]:
-    """A trial's experiments, such as the sweep may draw."""
-    from optuna.storages import InMemoryStorage
-
-    trial = Study.begin(space.name, space, InMemoryStorage()).draw()
-    return space.experiments(trial.params)
 
 
 def _resume(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
@@ -116,60 +98,12 @@ def _resume(options: argparse.Namespace, settings: PlatformSettings, _: list[str
 
 
 def _control(study: Study, options: argparse.Namespace, settings: PlatformSettings) -> None:
-    from orchestration.tracking.runs import Runs
-    from sweeps.review import Review
-
     budget = Budget(
         options.parallel, options.trials, options.hours, options.gpu_hours, options.trial_hours, options.start_hours
     )
-    if budget.trials is None and budget.hours is None and budget.gpu_hours is None and study.space.sampler != "grid":
-        raise UsageError("how much? --trials, --hours or --gpu-hours")
-    launcher = open_launcher(options.launcher, settings)
-    for experiment in _one_of(study.space):
-        launcher.check(JobSpec(experiment))
-    review = Review(study, settings)
-    controller = Controller(study, launcher, Runs(settings), budget, review, options.same_fault)
-    status, files = "FAILED", []
-    try:
-        with Interrupts() as interrupts, Display() as display:
-            controller.run(display, interrupts)
-        status = "FINISHED"
-        files = _write_report(study, settings)
-    except Stopped as stopped:
-        _end_jobs(controller, stopped.jobs)
-        status = "KILLED"
-        print(f"{study.name} is stopped; everest-sweep resume {study.name} goes on", file=sys.stderr)
-    except Interrupted as interrupted:
-        _end_jobs(controller, _what_about_jobs(options.on_interrupt, interrupted, len(controller.jobs.open)))
-        status = "KILLED"
-        print(f"{study.name} is interrupted; everest-sweep resume {study.name} goes on", file=sys.stderr)
-        sys.exit(128 + interrupted.signum)
-    except EverestError:
-        _end_jobs(controller, "cancel")
-        raise
-    finally:
-        review.finish(status, files)
+    control(study, settings, budget, options.launcher, options.same_fault, options.on_interrupt)
     print(best_of(study))
     print(f"everest-sweep best {study.name} --out recipes/{study.name}.yaml writes its recipe", file=sys.stderr)
-
-
-def _end_jobs(controller: Controller, what: str) -> None:
-    if what == "cancel":
-        controller.cancel()
-    else:
-        controller.leave()
-
-
-def _what_about_jobs(flag: str, interrupted: Interrupted, jobs: int) -> str:
-    if flag != "ask":
-        return flag
-    if interrupted.signum != signal.SIGINT or not sys.stdin.isatty() or not jobs:
-        return "leave"
-    try:
-        answer = console.input(f"{jobs} jobs are going on. Cancel them (c), with a checkpoint, or leave them (Enter)? ")
-    except (EOFError, KeyboardInterrupt):
-        return "leave"
-    return "cancel" if answer.strip().lower().startswith("c") else "leave"
 
 
 def _status(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
@@ -206,18 +140,9 @@ def _report(options: argparse.Namespace, settings: PlatformSettings, _: list[str
     from sweeps.review import Review
 
     study = Study.open(options.study, open_storage(settings))
-    files = _write_report(study, settings, options.out)
+    files = standard_report(study, settings, options.out)
     Review(study, settings).finish("FINISHED", files)
     print(files[0])
-
-
-def _write_report(study: Study, settings: PlatformSettings, out: Path | None = None) -> list[Path]:
-    from sweeps.report import write_report
-
-    if not study.trials(TrialState.COMPLETE):
-        log.warning("%s has no complete trial: there is nothing to draw", study.name)
-        return []
-    return write_report(study, out or settings.work / "sweeps" / study.name)
 
 
 def _best(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:

@@ -22,6 +22,9 @@ from everest.tree import read_tree
 
 Values = Mapping[str, Any]  # of the searched settings, by dotted name
 
+#: Which of the variants a trial has: drawn as settings are.
+VARIANT = "variant"
+
 _CONSTRAINT = re.compile(r"^\s*(\S+)\s*(<=|<)\s*(\S+)\s*$")
 _DIGITS = 10  # of a float: 0.15000000000000002 is 0.15
 
@@ -93,6 +96,7 @@ class Stage(Part):
     recipe: str = Field(description="a shipped recipe or a YAML file")
     fixed: dict[str, Any] = Field({}, description="settings that differ from the recipe's, in the best recipe too")
     short: dict[str, Any] = Field({}, description="settings that make a trial short; not in the best recipe")
+    variants: dict[str, dict[str, Any]] = Field({}, description="settings by the name of a variant; a trial has one's")
     search: dict[str, Parameter] = {}
 
 
@@ -119,7 +123,8 @@ class Space(Part):
             begun = Experiment.load(stage.recipe)
             if begun.stage != kind:
                 raise ValueError(f"{kind}.recipe = {stage.recipe!r} is a recipe for {begun.stage}")
-            begun.override({**stage.fixed, **stage.short})
+            for variant in stage.variants.values() or [{}]:
+                begun.override({**stage.fixed, **stage.short, **variant})
             for name, parameter in stage.search.items():
                 for end in parameter.ends:
                     check_value(name, end)
@@ -135,6 +140,12 @@ class Space(Part):
             _sides(constraint, self.search)
         if len(self.objectives) > 1 and self.prune:
             raise ValueError("prune needs a single objective: of several, no trial is worse early")
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_of_both_stages(self) -> Self:
+        if len({tuple(sorted(stage.variants)) for _, stage in self.stages() if stage.variants}) > 1:
+            raise ValueError("pretrain.variants and finetune.variants have other names")
         return self
 
     @classmethod
@@ -172,7 +183,9 @@ class Space(Part):
 
     @property
     def search(self) -> dict[str, Parameter]:
-        return {name: parameter for _, stage in self.stages() for name, parameter in stage.search.items()}
+        found = {name: parameter for _, stage in self.stages() for name, parameter in stage.search.items()}
+        named = next((tuple(stage.variants) for _, stage in self.stages() if stage.variants), ())
+        return {VARIANT: Parameter(categorical=named), **found} if named else found
 
     @property
     def mlflow_experiment(self) -> str:
@@ -202,18 +215,19 @@ class Space(Part):
 
     def experiments(self, values: Values) -> list[Experiment]:
         """The stages with these values, not named yet. Raises UsageError where an experiment cannot have them."""
-        return [
-            Experiment.load(stage.recipe).override(
-                {**stage.fixed, **stage.short, **{name: plain(values[name]) for name in stage.search}}
-            )
-            for _, stage in self.stages()
-        ]
+        return self._with(values, short=True)
 
     def best(self, values: Values) -> list[Experiment]:
         """The same at full length: without what makes a trial short."""
+        return self._with(values, short=False)
+
+    def _with(self, values: Values, short: bool) -> list[Experiment]:
         return [
             Experiment.load(stage.recipe).override(
-                {**stage.fixed, **{name: plain(values[name]) for name in stage.search}}
+                stage.fixed
+                | (stage.short if short else {})
+                | (stage.variants[values[VARIANT]] if stage.variants else {})
+                | {name: plain(values[name]) for name in stage.search}
             )
             for _, stage in self.stages()
         ]
