@@ -111,7 +111,7 @@ def _plot(comparison: Comparison, rows: Sequence[Row], png: Path) -> None:
         low, high = row.found.mean - row.found.low, row.found.high - row.found.mean
         axes.errorbar(at, row.found.mean, [[low], [high]], fmt="_", color="C0", markersize=16, capsize=5, linewidth=2)
     axes.set_xticks(range(len(rows)), [row.method for row in rows])
-    axes.set(ylabel=comparison.measure, title=f"{comparison.name}: mean and 95 % interval, each seed a dot")
+    axes.set(ylabel=comparison.measure, title=f"{comparison.name}, 95 %")
     axes.grid(axis="y", alpha=0.3)
     with whole_file(png) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
