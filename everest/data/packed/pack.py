@@ -122,9 +122,11 @@ class Packing:
         """Raises UsageError where the place holds another set, or this one made otherwise."""
         with self.out.alone("begin"):
             begun = self.out.text(PLAN)
-            if begun is None:
-                if self.out.names():
+            if begun is None and self.out.names():
+                begun = self.out.text(PLAN)  # first of all that is written: another part may have begun meanwhile
+                if begun is None:
                     raise UsageError(f"{self.out.address} is not empty and no packed set; choose another place")
+            if begun is None:
                 self._put(PLAN, self.how.text())
                 return
         if begun != self.how.text():

@@ -223,6 +223,27 @@ def test_parts_at_the_same_time_end_with_the_same_bytes(packed: PackedIndex, lis
     assert contents(tmp_path) == contents(Path(packed.source))
 
 
+def test_a_part_begins_beside_another_that_began_between_its_two_looks(listed: Path, tmp_path: Path) -> None:
+    """As parts do in S3, where nothing keeps one from beginning while another looks."""
+    first, second = (packing_of(listed, tmp_path, part) for part in ("1/2", "2/2"))
+    looked = Folder.text
+
+    def late(place: Folder, name: str) -> str | None:
+        found = looked(place, name)
+        with pytest.MonkeyPatch.context() as undisturbed:
+            undisturbed.setattr(Folder, "text", looked)
+            undisturbed.setattr(Folder, "alone", lambda *_: nullcontext())
+            first.begin()
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Folder, "text", late)
+        second.begin()
+    for part in (first, second):
+        part.pack(workers=1)
+    assert second.finish() is not None
+
+
 def test_a_place_that_holds_something_else_is_refused(listed: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="is not empty and no packed set; choose another place"):
