@@ -1,13 +1,16 @@
 """``everest cost`` and ``--plan``: what an experiment takes, before anything is started."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
 
 from everest.arguments import overrides
 from everest.config import Experiment
 from everest.errors import UsageError
 from everest.masks import METHODS
 from everest.tables import print_table
+
+if TYPE_CHECKING:
+    from everest.costs import Costs
 
 
 def add_cost_arguments(added: argparse.ArgumentParser) -> None:
@@ -37,7 +40,7 @@ def cost(options: argparse.Namespace, rest: list[str]) -> None:
             if name in METHODS
             else Experiment.load(name).override(changes)
         )
-    rows = zip(*(_lines(config) for config in columns.values()), strict=True)
+    rows = zip(*(_lines(config, _costs(config)) for config in columns.values()), strict=True)
     print_table([["", *columns], *([row[0][0], *(text for _, text in row)] for row in rows)])
 
 
@@ -65,7 +68,7 @@ def plan(config: Experiment, videos: int | None, rate: float | None) -> None:
         ("steps", f"{order.steps:,} of {optim.batch_size} clips, {order.steps_per_epoch:,} an epoch"),
         ("clips in all", f"{clips:,}"),
         ("processes", f"any number that divides {optim.micro_batches} micro-batches of {optim.micro_batch} clips"),
-        *_lines(config),
+        *_lines(config, found),
         ("training in all", f"{found.step_flops * clips / 1e18:.4g} x 10^18 FLOPs"),
         (
             "GPU hours",
@@ -75,14 +78,14 @@ def plan(config: Experiment, videos: int | None, rate: float | None) -> None:
     print_table(lines)
 
 
-def _costs(config: Experiment) -> Any:
+def _costs(config: Experiment) -> "Costs":
     from everest.costs import costs
 
     return costs(config, config.classify.num_classes or 1000, in_bfloat16=config.optim.precision != "float32")
 
 
-def _lines(config: Experiment) -> list[tuple[str, str]]:
-    found, optim = _costs(config), config.optim
+def _lines(config: Experiment, found: "Costs") -> list[tuple[str, str]]:
+    optim = config.optim
     half = "bfloat16" if optim.precision != "float32" else "float32"
     return [
         ("parameters", f"{found.parameters / 1e6:.1f} M"),

@@ -1,15 +1,13 @@
 """Methods compared at equal budgets: a sweep whose trials are every method with every seed."""
 
 from collections.abc import Mapping
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from everest.config import Experiment
 from everest.errors import UsageError
-from everest.tree import read_tree
+from sweeps.shipped import read_shipped, shipped_names
 from sweeps.space import Parameter, Part, Space, Stage
 
 Kind = Literal["pretrain", "finetune"]
@@ -53,15 +51,7 @@ class Comparison(Part):
     @classmethod
     def load(cls, source: str) -> "Comparison":
         """The shipped one of that name, or the YAML file at that path. Raises UsageError with one line."""
-        path = Path(source)
-        if path.suffix in {".yaml", ".yml"}:
-            tree = read_tree(path, f"comparison {path}")
-        elif source in comparison_names():
-            tree = read_tree(resources.files("sweeps") / "comparisons" / f"{source}.yaml", f"comparison {source}")
-        else:
-            known = ", ".join(comparison_names())
-            raise UsageError(f"no comparison {source!r}; there are {known}, a file ends in .yaml")
-        return cls.parse({"name": path.stem, **tree})
+        return cls.parse(read_shipped("comparison", "comparisons", source))
 
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> "Comparison":
@@ -126,5 +116,4 @@ class Comparison(Part):
 
 
 def comparison_names() -> list[str]:
-    folder = resources.files("sweeps") / "comparisons"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_names("comparisons")

@@ -8,7 +8,6 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from everest.config import Experiment, check_value, setting_names
 from everest.errors import UsageError
-from everest.tree import read_tree
+from sweeps.shipped import read_shipped, shipped_names
 
 Values = Mapping[str, Any]  # of the searched settings, by dotted name
 
@@ -151,14 +150,7 @@ class Space(Part):
     @classmethod
     def load(cls, source: str | Path) -> "Space":
         """The shipped space of that name, or the YAML file at that path. Raises UsageError with one line."""
-        path = Path(source)
-        if path.suffix in {".yaml", ".yml"}:
-            tree = read_tree(path, f"space {path}")
-        elif str(source) in space_names():
-            tree = read_tree(resources.files("sweeps") / "spaces" / f"{source}.yaml", f"space {source}")
-        else:
-            raise UsageError(f"no space {str(source)!r}; there are {', '.join(space_names())}, a file ends in .yaml")
-        return cls.parse({"name": path.stem, **tree})
+        return cls.parse(read_shipped("space", "spaces", source))
 
     @classmethod
     def parse(cls, tree: Mapping[str, Any]) -> "Space":
@@ -234,8 +226,7 @@ class Space(Part):
 
 
 def space_names() -> list[str]:
-    folder = resources.files("sweeps") / "spaces"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_names("spaces")
 
 
 def content_hash(experiment: Experiment) -> str:

@@ -7,6 +7,6 @@ from everest.model.redundancy import for_all_steps
 
 
 def scores(clip: Clip, _: Tensor | None = None) -> Tensor:
-    """Mean absolute difference of normalised pixels, (B, S, N)."""
+    """Mean absolute difference of pixels as they come, stored or normalised, (B, S, N)."""
     tubelets = clip.tubelets.float()
     return for_all_steps((tubelets[:, 1:] - tubelets[:, :-1]).abs().mean(dim=-1))
