@@ -171,8 +171,21 @@ def test_two_runs_are_compared_by_what_differs(page: Page, reviewed: Reviewed) -
     expect(page.get_by_role("heading", name="Comparing 2 Runs from 1 Experiment")).to_be_visible()
     for name in ("from demo-pretrain", "from scratch"):
         expect(page.get_by_text(name).first).to_be_visible()
-    expect(page.get_by_text("test/top1").first).to_be_attached()
+    expect(scrolled_to(page, "test/top1")).to_be_visible()
     picture(page, "compare")
+
+
+def scrolled_to(page: Page, text: str) -> Locator:
+    """In MLflow's tables, which draw the rows in view and few more."""
+    found = page.get_by_text(text).first
+    expect(page.get_by_role("grid").first).to_be_visible()
+    for _ in range(50):
+        if found.count():
+            found.scroll_into_view_if_needed()
+            break
+        page.get_by_role("grid").evaluate_all("grids => grids.forEach(grid => grid.scrollTop += 150)")
+        page.wait_for_timeout(200)
+    return found
 
 
 def unfold(run: Locator) -> None:
