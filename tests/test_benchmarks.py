@@ -99,3 +99,17 @@ def test_coverage_compares_selected_frames_with_even_ones() -> None:
     assert steps[0][0] == steps[0][1] == steps[0][2]  # all that there are
     for largest, _, even in steps[1:]:
         assert largest > even
+
+
+def test_positions_are_measured_computed_and_stretched(synthetic: Path, tmp_path: Path) -> None:
+    from benchmarks.positions import measure
+    from everest.export import Exported, save_model
+    from everest.model.registry import pretrain_model
+    from tests.conftest import tiny
+
+    config = tiny("pretrain", synthetic)
+    save_model(tmp_path, Exported(pretrain_model(config), config, ()))
+    own, *others = measure(tmp_path, videos=2)
+    assert (own.frames, own.image_size, own.computed) == (4, 32, own.stretched)
+    assert [(row.frames, row.image_size) for row in others] == [(4, 48), (2, 32), (8, 32), (8, 48)]
+    assert all(0 < row.stretched != row.computed > 0 for row in others)

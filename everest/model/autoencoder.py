@@ -10,7 +10,7 @@ from everest.config import MaskConfig, ModelConfig
 from everest.model.embed import TubeletEmbed
 from everest.model.masks import ranking, splitting
 from everest.model.masks.clip import Clip
-from everest.model.positions import Positions
+from everest.model.positions import Grid, Positions
 from everest.model.select import keep_important, split_kept, take
 from everest.model.targets import reconstruction_target
 from everest.model.vit import LayerNorm, transformer_blocks
@@ -33,7 +33,7 @@ class Encoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.patch_embed = TubeletEmbed(config)
-        self.positions = Positions(config.tokens, config.embed_dim)
+        self.positions = Positions(Grid.of(config), config.embed_dim)
         self.blocks = transformer_blocks(
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path
         )
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dim = config.decoder_embed_dim
-        self.positions = Positions(config.tokens, dim)
+        self.positions = Positions(Grid.of(config), dim)
         self.blocks = transformer_blocks(dim, config.decoder_depth, config.decoder_num_heads, config.mlp_ratio)
         self.norm = LayerNorm(dim)
         self.head = nn.Linear(dim, 3 * config.tubelet_size * config.patch_size**2)

@@ -10,7 +10,7 @@ from everest.masks import METHODS
 from everest.model.embed import TubeletEmbed
 from everest.model.masks import ranking
 from everest.model.masks.clip import Clip
-from everest.model.positions import Positions
+from everest.model.positions import Grid, Positions
 from everest.model.select import keep_important, take
 from everest.model.vit import LayerNorm, transformer_blocks
 
@@ -22,7 +22,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.config, self.classify = config, classify
         self.patch_embed = TubeletEmbed(config)
-        self.positions = Positions(config.tokens, config.embed_dim)
+        self.positions = Positions(Grid.of(config), config.embed_dim)
         self.blocks = transformer_blocks(
             config.embed_dim, config.depth, config.num_heads, config.mlp_ratio, config.drop_path
         )

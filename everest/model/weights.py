@@ -1,11 +1,10 @@
 """Weights from files: our own, the authors' EVEREST, MCG-NJU VideoMAE's, and the transformers library's VideoMAE.
 
-The first three name their tensors alike; the last is renamed here. Nothing is ever unpickled beyond
-tensors and plain containers.
+The first three name their tensors alike; the last is renamed here. What depends on the size of clips or tubelets is
+made to fit. Nothing is ever unpickled beyond tensors and plain containers.
 """
 
 import argparse
-import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from everest.config import Experiment
 from everest.errors import EverestError
+from everest.model.beside import Beside, read_beside
+from everest.model.fitting import fit_positions, fit_tubelets, is_origin, pop_origin
 
 State = Mapping[str, Tensor]
 
@@ -53,29 +53,34 @@ class WeightsError(EverestError):
 
 
 class LoadReport(NamedTuple):
-    """Names of tensors: taken over, wanted but not there, there but not wanted."""
+    """Names of tensors: taken over, wanted but not there, there but not wanted; and what was made to fit, in words."""
 
     loaded: list[str]
     missing: list[str]
     unexpected: list[str]
+    fitted: list[str]
 
 
 def load_weights(model: nn.Module, source: State | str | Path) -> LoadReport:
     """Loads whatever of ``source`` the model has a place for.
 
     ``source`` is a state dict, a .pth, .pt, .bin or .safetensors file, or a folder with one. A
-    pre-training checkpoint gives a classifier its encoder. Raises WeightsError where a file cannot be
-    read or holds code, a tensor has the wrong shape, or nothing fits at all; the model is unchanged then.
+    pre-training checkpoint gives a classifier its encoder. Weights of other tubelets are resampled, positions are
+    those of the grid that the weights learned on, as far as ``source`` says it. Raises WeightsError where a file
+    cannot be read or holds code, a tensor has the wrong shape, or nothing fits at all; the model is unchanged then.
     """
     state = read_weights(source) if isinstance(source, str | Path) else _unwrap(source)
     state = _to_our_names(state)
-    wanted = model.state_dict()
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if not is_origin(name)}
     if not any(name.startswith("encoder.") for name in wanted):
         state = {name.removeprefix("encoder."): tensor for name, tensor in state.items()}
     elif not any(name.startswith("encoder.") for name in state):
         state = {f"encoder.{name}" if f"encoder.{name}" in wanted else name: tensor for name, tensor in state.items()}
 
-    _same_structure(state, model, source)
+    beside = read_beside(Path(source)) if isinstance(source, str | Path) else Beside({})
+    _same_structure(state, model, beside, source)
+    origin = pop_origin(state) or beside.grid
+    fitted = fit_tubelets(state, wanted)
     fitting = {name: tensor for name, tensor in state.items() if name in wanted}
     for name, tensor in fitting.items():
         if tensor.shape != wanted[name].shape:
@@ -84,53 +89,54 @@ def load_weights(model: nn.Module, source: State | str | Path) -> LoadReport:
     if not fitting:
         raise WeightsError(f"{_title(source)} has no tensor of this model; its first is {next(iter(state), None)!r}")
     model.load_state_dict(fitting, strict=False)
+    fitted += fit_positions(model, origin)
     return LoadReport(
         loaded=list(fitting),
         missing=[name for name in wanted if name not in fitting],
         unexpected=[name for name in state if name not in wanted],
+        fitted=fitted,
     )
 
 
-def _same_structure(state: State, model: nn.Module, source: State | str | Path) -> None:
-    """Raises WeightsError, with both numbers, where depth, width or number of heads differ."""
+def _same_structure(state: State, model: nn.Module, beside: Beside, source: State | str | Path) -> None:
+    """Raises WeightsError, with both numbers, where depth, width, number of heads or the MLPs' width differ."""
     wanted = model.state_dict()
     config: Any = getattr(model, "config", None)
-    heads = _heads(Path(source)) if isinstance(source, str | Path) else {}
+    differ: dict[str, tuple[float, float]] = {}
     for part, setting in (("encoder", ""), ("decoder", "decoder_")):
         found, own = _blocks(state, part), _blocks(wanted, part)
         if found is None or own is None:
             continue
-        numbers = [("depth", found[0], own[0]), ("embed_dim", found[1], own[1])]
+        numbers: dict[str, tuple[float, float]] = {
+            f"{setting}depth": (found.depth, own.depth),
+            f"{setting}embed_dim": (found.width, own.width),
+            "mlp_ratio": (found.mlp / found.width, own.mlp / own.width),
+        }
         if config is not None:
-            own_heads = getattr(config, f"{setting}num_heads")
-            numbers.append(("num_heads", heads.get(f"{setting}num_heads", own_heads), own_heads))
-        for name, theirs, ours in numbers:
-            if theirs != ours:
-                raise WeightsError(
-                    f"{_title(source)} has model.{setting}{name} {theirs}, and the model here has {ours}"
-                )
+            heads = getattr(config, f"{setting}num_heads")
+            numbers[f"{setting}num_heads"] = (beside.heads.get(f"{setting}num_heads", heads), heads)
+        differ |= {f"model.{name}": both for name, both in numbers.items() if both[0] != both[1]}
+    if differ:
+        name, (theirs, ours) = next(iter(differ.items()))
+        fits = " ".join(f"--{name} {theirs:g}" for name, (theirs, _) in differ.items())
+        raise WeightsError(f"{_title(source)} has {name} {theirs:g}, and the model here has {ours:g}; {fits} fits")
 
 
-def _blocks(state: State, part: str) -> tuple[int, int] | None:
-    """Depth and width of the encoder or decoder, where there is one."""
+class _Blocks(NamedTuple):
+    depth: int
+    width: int
+    mlp: int
+
+
+def _blocks(state: State, part: str) -> _Blocks | None:
+    """Of the encoder or decoder, where there is one."""
     prefix = r"(?:encoder\.)?" if part == "encoder" else r"decoder\."
-    pattern = re.compile(rf"{prefix}blocks\.(\d+)\.norm1\.weight")
-    found = {int(match[1]): tensor.shape[0] for name, tensor in state.items() if (match := pattern.fullmatch(name))}
-    return (max(found) + 1, found[max(found)]) if found else None
-
-
-def _heads(source: Path) -> dict[str, int]:
-    """Numbers of heads, which no shape tells, as the settings beside the weights have them: ours or transformers'."""
-    folder = source if source.is_dir() else source.parent
-    folder = folder / "model" if (folder / "model").is_dir() else folder
-    if (folder / "experiment.yaml").is_file():
-        model = Experiment.load(folder / "experiment.yaml").model
-        return {"num_heads": model.num_heads, "decoder_num_heads": model.decoder_num_heads}
-    if (folder / "config.json").is_file():
-        said = json.loads((folder / "config.json").read_text())
-        names = {"num_heads": "num_attention_heads", "decoder_num_heads": "decoder_num_attention_heads"}
-        return {ours: int(said[theirs]) for ours, theirs in names.items() if theirs in said}
-    return {}
+    pattern = re.compile(rf"{prefix}blocks\.(\d+)\.mlp\.fc1\.weight")
+    found = {int(match[1]): tensor.shape for name, tensor in state.items() if (match := pattern.fullmatch(name))}
+    if not found:
+        return None
+    mlp, width = found[max(found)]
+    return _Blocks(max(found) + 1, width, mlp)
 
 
 def read_weights(source: str | Path) -> dict[str, Tensor]:

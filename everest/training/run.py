@@ -247,7 +247,8 @@ def _prepare(
     if config.init:
         report = load_weights(model, config.init)
         if process.main:
-            log.info("%s: %d tensors taken, %d new", config.init, len(report.loaded), len(report.missing))
+            said = "; ".join([f"{len(report.loaded)} tensors taken, {len(report.missing)} new", *report.fitted])
+            log.info("%s: %s", config.init, said)
     training = Training(
         config=config,
         model=model.to(process.device),
