@@ -73,13 +73,14 @@ def _starts(source: Path, world: int) -> list[Start]:
 
 
 def _start(source: str) -> Start:
-    start_early()
+    config = Experiment.load("ucf101-pretrain")
+    start_early(config)
     import everest.training.run  # noqa: F401
     from everest.data.index import read_index
     from everest.data.loader import TrainOrder, train_loader
 
     imported = time.time()
-    config, index = Experiment.load("ucf101-pretrain"), read_index(source)
+    index = read_index(source)
     order = TrainOrder(len(index.videos), config, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
     batches = iter(train_loader(index, config, order))
     next(batches)

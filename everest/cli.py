@@ -108,7 +108,7 @@ def _train(options: argparse.Namespace, rest: list[str]) -> None:
     from everest.data.workers import start_early
 
     if config.data.workers:
-        start_early()
+        start_early(config)
     from everest.plugins import load_plugin
     from everest.progress import start_logging
     from everest.protocols import NullTracker, Tracker

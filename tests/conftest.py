@@ -41,7 +41,7 @@ def _processes_end_with_their_test(request: pytest.FixtureRequest) -> Iterator[N
     if not {*SLOW} & {*request.path.parts}:
         yield
         return
-    start_early()  # what serves all tests of this process is no test's own
+    start_early(Experiment())  # what serves all tests of this process is no test's own
     with nothing_left_running():
         yield
 

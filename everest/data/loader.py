@@ -83,17 +83,17 @@ def _batches(
         Units(clips),
         sampler=InUnits(order, portions.unit),
         batch_size=None,
-        **_workers(portions, device),
+        **_workers(clips.config, portions, device),
     )
     return Batches(loader, count, portions.units, device, takes_s)
 
 
-def _workers(portions: Portions, device: torch.device) -> dict[str, Any]:
+def _workers(config: Experiment, portions: Portions, device: torch.device) -> dict[str, Any]:
     if not portions.workers:
         return {"num_workers": 0}
     return {
         "num_workers": portions.workers,
-        "multiprocessing_context": worker_context(),
+        "multiprocessing_context": worker_context(config),
         "worker_init_fn": ignore_interrupts,
         "timeout": LOOK_EVERY_S,
         "prefetch_factor": portions.ahead,

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import auto_augment as timm
-from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from torch import Tensor
 
 from everest.data.resampling import A_HAIR, blurred, sharpened, turned
 from everest.data.sliding import along_columns, along_rows
+from everest.model.pixels import IMAGENET_MEAN
 
 Operation = Callable[..., Tensor]
 
-_MEAN_COLOUR = tuple(round(255 * mean) for mean in IMAGENET_DEFAULT_MEAN)
+_MEAN_COLOUR = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 _LUMINANCE = torch.tensor([0.299, 0.587, 0.114])  # of red, green and blue
 _ALL_VALUES = Image.fromarray(np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, axis=2))
 

@@ -3,17 +3,17 @@
 Random ones draw from the global generators, which the dataset seeds for each sample.
 """
 
+import math
 import random
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms import InterpolationMode, v2
 
 from everest.config import Experiment
 from everest.data.crop import Crop
-from everest.data.rand_augment import rand_augment
 
-_RATIO = [3 / 4, 4 / 3]  # of a random resized crop's sides, as everywhere
+_RATIO = (3 / 4, 4 / 3)  # of a random resized crop's sides, as everywhere
 
 
 def random_crop(height: int, width: int, config: Experiment) -> Crop:
@@ -37,15 +37,26 @@ def multi_scale_crop(height: int, width: int, scales: tuple[float, ...]) -> Crop
 
 
 def random_resized_crop(height: int, width: int, area: tuple[float, float]) -> Crop:
-    picture = torch.empty(1, 1, 1).expand(1, height, width)
-    top, left, tall, wide = v2.RandomResizedCrop.get_params(picture, list(area), _RATIO)
-    return Crop(left / width, top / height, wide / width, tall / height)
+    """Its share of the picture and its sides' ratio are drawn until it fits in; after ten draws, from the middle.
+
+    Draws as torchvision's RandomResizedCrop (Szegedy et al. 2015), to the same crop.
+    """
+    least, most = torch.tensor(_RATIO).log().tolist()
+    for _ in range(10):
+        pixels = height * width * torch.empty(1).uniform_(*area).item()
+        ratio = torch.empty(1).uniform_(least, most).exp().item()
+        wide, tall = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < wide <= width and 0 < tall <= height:
+            top, left = (int(torch.randint(room + 1, (1,))) for room in (height - tall, width - wide))
+            return Crop(left / width, top / height, wide / width, tall / height)
+    wide, tall = min(width, round(height * _RATIO[1])), min(height, round(width / _RATIO[0]))
+    return Crop((width - wide) // 2 / width, (height - tall) // 2 / height, wide / width, tall / height)
 
 
 def cut_out(clip: Tensor, crop: Crop, size: int) -> Tensor:
     """That part of each frame, scaled to a square of ``size``."""
     left, top, wide, tall = crop.box(*clip.shape[1:3])
-    return _resize(clip[:, top : top + tall, left : left + wide], [size, size])
+    return _resize(clip[:, top : top + tall, left : left + wide], (size, size))
 
 
 def changed(clip: Tensor, config: Experiment) -> Tensor:
@@ -53,6 +64,8 @@ def changed(clip: Tensor, config: Experiment) -> Tensor:
     if config.augment.flip:
         clip = flip(clip)
     if config.stage == "finetune" and config.augment.rand_augment:
+        from everest.data.rand_augment import rand_augment  # drags in timm
+
         clip = rand_augment(clip, config.augment.rand_augment)
     return clip.contiguous()
 
@@ -69,10 +82,13 @@ def evenly_placed_crop(clip: Tensor, size: int, where: float) -> Tensor:
 
 
 def scale_short_side(clip: Tensor, size: int) -> Tensor:
-    return _resize(clip, [size])
+    _, H, W, _ = clip.shape
+    return _resize(clip, (size * H // min(H, W), size * W // min(H, W)))
 
 
-def _resize(clip: Tensor, size: list[int]) -> Tensor:
-    """To height and width, or to a shorter side."""
-    scaled = v2.functional.resize(clip.permute(0, 3, 1, 2), size, InterpolationMode.BILINEAR, antialias=True)
+def _resize(clip: Tensor, size: tuple[int, int]) -> Tensor:
+    """To height and width."""
+    if clip.shape[1:3] == size:
+        return clip
+    scaled = F.interpolate(clip.permute(0, 3, 1, 2), size, mode="bilinear", antialias=True)
     return scaled.permute(0, 2, 3, 1)

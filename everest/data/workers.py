@@ -9,6 +9,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import BaseContext
 from typing import Literal
 
+from everest.config import Experiment
 from everest.cores import local_processes, usable_cores
 
 
@@ -21,14 +22,17 @@ def worker_count(wanted: int | Literal["auto"]) -> int:
     return max(1, cores // local_processes()) if wanted == "auto" else min(wanted, cores)
 
 
-def worker_context() -> BaseContext:
-    multiprocessing.set_forkserver_preload(["everest.data.loader"])
+def worker_context(config: Experiment) -> BaseContext:
+    needed = ["everest.data.loader"]
+    if config.stage == "finetune" and config.augment.rand_augment:
+        needed.append("everest.data.rand_augment")
+    multiprocessing.set_forkserver_preload(needed)
     return multiprocessing.get_context("forkserver")
 
 
-def start_early() -> None:
+def start_early(config: Experiment) -> None:
     """Starts the server now, so that its imports overlap with those of the caller."""
-    worker_context()
+    worker_context(config)
     forkserver.ensure_running()
 
 

@@ -1,8 +1,10 @@
 """Pixels as stored (uint8), as targets ([0, 1]) and as the network takes them (ImageNet-normalised)."""
 
 import torch
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+
+#: Of ImageNet's red, green and blue in [0, 1].
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Pixels(nn.Module):
@@ -17,8 +19,8 @@ class Pixels(nn.Module):
 
     def __init__(self, values: int) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).repeat(values // 3), persistent=False)
-        self.register_buffer("deviation", torch.tensor(IMAGENET_DEFAULT_STD).repeat(values // 3), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).repeat(values // 3), persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION).repeat(values // 3), persistent=False)
 
     def normalized(self, rows: Tensor) -> Tensor:
         """(..., values) as the network takes them."""

@@ -4,7 +4,6 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -46,6 +45,20 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, norm: nn.LayerNorm) -> Tensor:
         return gelu_linear(norm_linear(x, norm, self.fc1.weight, self.fc1.bias), self.fc2)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, a clip goes without this path with probability ``rate``."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        if not self.training:
+            return x_BND
+        kept_B11 = x_BND.new_empty(x_BND.shape[0], 1, 1).bernoulli_(1 - self.rate)
+        return x_BND * kept_B11.div_(1 - self.rate)
 
 
 class Block(nn.Module):

@@ -56,7 +56,7 @@ def _train(let_in: Sequence[str]) -> None:
     settings = PlatformSettings.load()
     config = Experiment.load(EXPERIMENT_FILE)
     if config.data.workers:
-        start_early()
+        start_early(config)
     from everest.protocols import NullTracker
     from everest.settings import LocalSettings
     from everest.training.device import choose_device

@@ -36,7 +36,7 @@ from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker
 
 _SHA256 = "everest.sha256"
 _METRIC = "metric."
-_IMPORTED = ("torch", "torchvision", "timm", "safetensors", "av", "numpy", "pillow", "pydantic", "pyyaml", "rich")
+_IMPORTED = ("torch", "safetensors", "av", "numpy", "pillow", "pydantic", "pyyaml", "rich")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from everest.config import DataConfig
+from everest.config import DataConfig, Experiment
 from everest.data.check import verdicts
 from everest.data.crop import Crop
 from everest.data.decode import decode
@@ -48,7 +48,7 @@ def test_another_process_is_handed_the_memory_and_no_copy(many: VideoIndex) -> N
         assert len(ForkingPickler.dumps(many)) < 10_000
     finally:
         resource_sharer.stop()
-    context = worker_context()
+    context = worker_context(Experiment())
     ours, theirs = context.Pipe()
     with ours, theirs:
         process = context.Process(target=_answer, args=(many, theirs))

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from everest.config import Experiment
 from everest.data.files import VideoFiles
 from everest.data.index import VideoIndex, read_index
 from everest.data.workers import start_early, worker_context
@@ -57,7 +58,7 @@ def test_reading_and_holding_it(listed: Path) -> None:
 
 
 def test_a_decoding_worker_is_handed_it(listed: Path) -> None:
-    start_early()
+    start_early(Experiment())
     empty = _worker(VideoIndex(listed, VideoFiles.of([]), ()))
     whole = _worker(read_index(listed))
     print({"started_s": whole["started_s"], "without_videos_s": empty["started_s"]})
@@ -68,7 +69,7 @@ def test_a_decoding_worker_is_handed_it(listed: Path) -> None:
 
 
 def _worker(index: VideoIndex) -> dict[str, float]:
-    context = worker_context()
+    context = worker_context(Experiment())
     ours, theirs = context.Pipe()
     with ours, theirs:
         process = context.Process(target=_look, args=(index, theirs))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from timm.data.mixup import Mixup
 from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
 
 from everest.config import AugmentConfig, Experiment, ModelConfig
 from everest.data.rand_augment import rand_augment
@@ -15,6 +16,8 @@ from everest.data.transforms import (
     evenly_placed_crop,
     multi_scale_crop,
     random_crop,
+    random_resized_crop,
+    scale_short_side,
 )
 from everest.model.embed import TubeletEmbed
 from everest.model.pixels import Pixels
@@ -87,6 +90,32 @@ def test_multi_scale_crops_have_the_scales_asked_for() -> None:
         places.add((int(out[..., 0].min()), int(out[..., 1].min())))
     assert sides == {(100, 100), (100, 70), (70, 100), (70, 70)}
     assert len(places) > 20
+
+
+@pytest.mark.parametrize("shape", [(240, 320), (64, 64), (48, 30), (10, 300), (300, 10), (3, 4)])
+def test_a_random_resized_crop_is_torchvisions(shape: tuple[int, int]) -> None:
+    """From the same draws, where none of them fits too; and drawn from the same generator afterwards."""
+    height, width = shape
+    for area in ((0.08, 1.0), (0.5, 1.0)):
+        for seed in range(100):
+            torch.manual_seed(seed)
+            top, left, tall, wide = v2.RandomResizedCrop.get_params(torch.empty(3, *shape), list(area), [3 / 4, 4 / 3])
+            theirs = torch.rand(1)
+            torch.manual_seed(seed)
+            crop = random_resized_crop(height, width, area)
+            assert torch.equal(torch.rand(1), theirs)
+            assert (crop.left * width, crop.top * height) == pytest.approx((left, top))
+            assert (crop.width * width, crop.height * height) == pytest.approx((wide, tall))
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((60, 84), 32), ((84, 60), 33), ((17, 20), 40), ((32, 50), 32), ((9, 9), 9)]
+)
+def test_scaling_is_torchvisions(frames: int, shape: tuple[int, int], size: int) -> None:
+    clip = torch.randint(0, 256, (frames, *shape, 3), dtype=torch.uint8)
+    theirs = v2.functional.resize(clip.permute(0, 3, 1, 2), [size], InterpolationMode.BILINEAR, antialias=True)
+    assert torch.equal(scale_short_side(clip, size), theirs.permute(0, 2, 3, 1))
 
 
 def test_test_crops_cover_both_ends_of_the_longer_side() -> None:

@@ -157,7 +157,7 @@ def test_the_package_alone_goes_along_and_what_it_needs_is_on_an_index(tracked: 
     assert {file.relative_to(code / "everest") for file in code.rglob("*") if file.is_file()} == files
     requirements = (code.parent / "requirements.txt").read_text().split()
     assert {line.partition("==")[0] for line in requirements} == {
-        "mlflow", "torch", "torchvision", "timm", "safetensors", "av", "numpy", "pillow", "pydantic", "pyyaml", "rich",
+        "mlflow", "torch", "safetensors", "av", "numpy", "pillow", "pydantic", "pyyaml", "rich",
     }  # fmt: skip
     assert all(re.fullmatch(r"[a-z]+==[\d.]+(rc\d+)?", line) for line in requirements)
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.optim import param_groups_weight_decay
 from torch import Tensor
 
 import everest
@@ -114,6 +115,14 @@ def test_layer_decay_scales_and_decays_the_same_parameters(shapes: Any) -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         assert found[name] == pytest.approx(values), name
+
+
+def test_without_layer_decay_the_same_parameters_decay_as_timms() -> None:
+    model = everest.create_pretrain_model("small")
+    theirs = param_groups_weight_decay(model, 0.05, no_weight_decay_list={"mask_token"})
+    for ours, expected in zip(parameter_groups(model, 0.05, layer_decay=1), theirs, strict=True):
+        assert ours["weight_decay"] == expected["weight_decay"]
+        assert [*map(id, ours["params"])] == [*map(id, expected["params"])]
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

@@ -5,13 +5,14 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath as TimmsDropPath
 from timm.models.eva import EvaBlock
 from torch import Tensor, nn
 
 import everest
 from benchmarks.memory import saved_bytes
 from everest.model.linear import gelu_linear, norm_linear
-from everest.model.vit import Block, set_recompute
+from everest.model.vit import Block, DropPath, set_recompute
 
 
 @pytest.fixture
@@ -46,6 +47,16 @@ def test_a_block_computes_and_learns_what_timms_does(blocks: tuple[Block, EvaBlo
     for name, expected in timms_learn.items():
         difference = (ours_learn[name] - expected).norm() / expected.norm()
         assert float(difference) < (0.03 if bfloat16 else 1e-5), name
+
+
+def test_a_path_is_dropped_as_timm_drops_it() -> None:
+    x = torch.randn(64, 3, 5)
+    ours, timms = DropPath(0.3), TimmsDropPath(0.3)
+    for training in (True, False):
+        torch.manual_seed(1)
+        expected = timms.train(training)(x)
+        torch.manual_seed(1)
+        assert torch.equal(ours.train(training)(x), expected)
 
 
 def test_what_is_computed_again_has_the_gradients_of_its_formula() -> None:
