@@ -21,7 +21,8 @@ def scores(clip: Clip, _: Tensor | None = None) -> Tensor:
         tubelets = clip.embed.pixels.normalized(clip.tubelets).float()
         frames = _frames(clip, tubelets)
         after, before = frames[:, 1:].flatten(0, 2), frames[:, :-1].flatten(0, 2)
-        seen, inside = moved(before, camera_motion(after.mean(dim=1), before.mean(dim=1)))
+        motion = camera_motion(frames.mean(dim=3).flatten(1, 2), apart=frames.shape[2])
+        seen, inside = moved(before, motion.flatten(0, 1))
         seen = torch.where(inside[:, None], seen, after)
         pairs = torch.stack([_tubelets(clip, seen), tubelets[:, 1:].flatten(0, 1)], dim=1)
     changes = clip_importance(clip.embed, pairs, clip.distance)[:, 1]
