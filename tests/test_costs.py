@@ -10,7 +10,7 @@ import torch
 from benchmarks.memory import peak_bytes, saved_bytes
 from everest.config import Experiment
 from everest.costs import costs
-from everest.model.cost import gflops_per_clip
+from everest.model.cost import gflops_per_clip, published_multiply_adds
 from everest.model.registry import classifier, pretrain_model
 
 SMALL = {
@@ -34,6 +34,29 @@ def test_counted_as_papers_do_it_is_what_the_paper_prints(
     recipe: str, changes: dict[str, object], printed: float
 ) -> None:
     assert costs(Experiment.load(recipe).override(changes), 101).published / 1e9 == pytest.approx(printed, rel=0.012)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "printed"),
+    [
+        ("kinetics400-small-pretrain", {"mask.keep_ratio": 0.4}, 6.3),
+        ("kinetics400-pretrain", {"mask.keep_ratio": 0.4}, 21.5),
+        ("kinetics400-large-pretrain", {"mask.keep_ratio": 0.4, "model.decoder_depth": 4}, 60.8),
+        ("kinetics400-small-pretrain", {"mask.method": "tube"}, 11.6),
+        ("kinetics400-large-pretrain", {"mask.method": "tube", "model.decoder_depth": 4}, 83.1),
+        ("kinetics400-small-finetune", {}, 29.1),
+        ("kinetics400-large-finetune", {}, 330.0),
+        ("kinetics400-small-finetune", {"classify.method": "all"}, 57.0),
+        ("kinetics400-large-finetune", {"classify.method": "all"}, 597.2),
+    ],
+)
+def test_what_is_printed_for_kinetics_is_of_more_kept_tokens_and_a_small_decoder(
+    recipe: str, changes: dict[str, object], printed: float
+) -> None:
+    config = Experiment.load(recipe).override(changes)
+    with torch.device("meta"):
+        model = pretrain_model(config) if config.stage == "pretrain" else classifier(config, 400)
+    assert published_multiply_adds(model) / 1e9 == pytest.approx(printed, rel=0.006)
 
 
 def test_dual_costs_what_is_said_of_it_but_for_whole_tubes() -> None:
