@@ -9,6 +9,7 @@ def add_compare_arguments(added: argparse.ArgumentParser) -> None:
     added.add_argument("--study", metavar="NAME", help="of the comparison (the file's)")
     added.add_argument("--plan", action="store_true", help="print steps and operations of every method, and stop")
     added.add_argument("--seeds", type=int, metavar="N", help="instead of the file's")
+    added.add_argument("--equal", choices=("flops", "steps", "seconds"), help="what methods are given (the file's)")
     added.add_argument("--parallel", type=int, default=1, metavar="N", help="runs at a time (1)")
     added.add_argument("--launcher", choices=("local", "kubernetes"), default="local", help="where runs go (local)")
     added.add_argument("--out", type=Path, metavar="FOLDER", help="of the report (compare/NAME in the work folder)")

@@ -3,49 +3,56 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
 from typing import Any
+
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from everest.arguments import overrides
 from everest.data.index import read_index
-from everest.errors import UsageError
+from everest.errors import EverestError, UsageError
 from everest.tables import print_table
 from orchestration.settings import PlatformSettings
 from sweeps.budget import Budget
-from sweeps.comparison import Comparison, Kind
+from sweeps.comparison import PACE, Comparison, Costs, Kind
 from sweeps.control import control
+from sweeps.space import VARIANT
 from sweeps.storage import database, only_controller, open_storage
-from sweeps.study import Study
+from sweeps.study import JOBS, Study
 
 
 def compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    from sweeps.comparison_report import rows_of, table, write_comparison
-
     settings = PlatformSettings.load()
     comparison = _changed(Comparison.load(options.comparison), options, overrides(list(rest)))
-    flops, videos = _step_flops(comparison), _videos(comparison)
+    flops, videos = _flops(comparison), _videos(comparison)
     if options.plan:
         _print_plan(comparison, flops, videos)
         return
-    space, folder = comparison.space(flops, videos), options.out or settings.work / "compare" / comparison.name
-    with database(settings), only_controller(settings, space.name):
-        study = Study.begin(space.name, space, open_storage(settings))
+    folder = options.out or settings.work / "compare" / comparison.name
+    with database(settings), only_controller(settings, comparison.name):
+        storage = open_storage(settings)
+        costs = _seconds(comparison, settings, storage, options) if comparison.equal == "seconds" else flops
+        study = Study.begin(comparison.name, comparison.space(costs, videos), storage)
         control(
             study, settings, Budget(options.parallel), options.launcher,
-            report=lambda study, _: write_comparison(comparison, study, folder),
+            report=lambda study, settings: _report(comparison, study, settings, flops, folder),
         )  # fmt: skip
-    print_table(table(comparison, rows_of(comparison, study)))
     print(folder / "report.html", file=sys.stderr)
 
 
 def _changed(comparison: Comparison, options: argparse.Namespace, fixed: dict[str, Any]) -> Comparison:
     tree = comparison.model_dump(mode="json")
     tree |= {"name": options.study or comparison.name, "seeds": options.seeds or comparison.seeds}
+    tree |= {"equal": options.equal or comparison.equal}
     for kind in comparison.stages():
         tree[kind]["fixed"] |= fixed
     return Comparison.parse(tree)
 
 
-def _step_flops(comparison: Comparison) -> dict[tuple[Kind, str], float]:
+def _flops(comparison: Comparison) -> dict[tuple[Kind, str], float]:
+    """Of a clip, forward and backward."""
     from everest.costs import costs
 
     found = {}
@@ -53,6 +60,24 @@ def _step_flops(comparison: Comparison) -> dict[tuple[Kind, str], float]:
         for method in comparison.methods:
             experiment = comparison.experiment(kind, method)
             found[kind, method] = costs(experiment, experiment.classify.num_classes or 1000).step_flops
+    return found
+
+
+def _seconds(
+    comparison: Comparison, settings: PlatformSettings, storage: BaseStorage, options: argparse.Namespace
+) -> dict[tuple[Kind, str], float]:
+    """Of a clip, measured by runs of their own, one at a time: the median over seeds. Raises EverestError."""
+    found = {}
+    for kind in comparison.stages():
+        study = Study.begin(f"{comparison.name}-pace-{kind}", comparison.pace_space(kind), storage)
+        control(study, settings, Budget(1), options.launcher)
+        paces: dict[str, list[float]] = {method: [] for method in comparison.methods}
+        for trial in study.trials(TrialState.COMPLETE):
+            paces[trial.params[VARIANT]].append(trial.values[0])
+        for method, clips_per_s in paces.items():
+            if not clips_per_s:
+                raise EverestError(f"comparison {comparison.name}: no run of {method} in {study.name} told its {PACE}")
+            found[kind, method] = 1 / median(clips_per_s)
     return found
 
 
@@ -67,7 +92,33 @@ def _videos(comparison: Comparison) -> int:
     return len(read_index(source, experiments[0].data.root).videos)
 
 
-def _print_plan(comparison: Comparison, flops: dict[tuple[Kind, str], float], videos: int) -> None:
+def _report(comparison: Comparison, study: Study, settings: PlatformSettings, flops: Costs, folder: Path) -> list[Path]:
+    """Printed and written; nothing where no trial is complete."""
+    from orchestration.tracking.runs import Runs
+    from sweeps.comparison_report import table, write_comparison
+    from sweeps.findings import curves_of, rows_of
+
+    runs = Runs(settings)
+    found = rows_of(comparison, study, runs)
+    for measure, rows in found.items():
+        print_table(table(comparison, study, measure, rows))
+    if not any(found.values()):
+        return []
+    pictures = {method: png for method, job in _first_runs(study).items() if (png := runs.picture(job))}
+    return write_comparison(comparison, study, found, curves_of(comparison, study, runs, flops), pictures, folder)
+
+
+def _first_runs(study: Study) -> dict[str, str]:
+    """By method, the first stage's run with the smallest seed that is complete."""
+    trials = sorted(study.trials(TrialState.COMPLETE), key=lambda trial: trial.params["seed"], reverse=True)
+    return {trial.params[VARIANT]: trial.user_attrs[JOBS][0] for trial in trials}
+
+
+def _print_plan(comparison: Comparison, flops: Costs, videos: int) -> None:
+    if comparison.equal == "seconds":
+        runs = len(comparison.methods) * comparison.seeds * len(comparison.stages())
+        print(f"{runs} short runs, one at a time, measure first how many clips a second each method takes.")
+        print("Were operations what is equal:")
     lines = [["method", "stage", "steps", "GFLOPs a clip", "10^15 FLOPs a seed"]]
     total = 0.0
     for method in comparison.methods:

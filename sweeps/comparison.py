@@ -12,6 +12,12 @@ from sweeps.space import Parameter, Part, Space, Stage
 
 Kind = Literal["pretrain", "finetune"]
 
+#: Of training with a clip, by stage and method: FLOPs, or seconds.
+Costs = Mapping[tuple[Kind, str], float]
+
+#: Clips a second with everything that training waits for, and the steps of a run that measures it.
+PACE, _PACE_STEPS = "perf/clips_per_s", 60
+
 
 class Runs(Part):
     """A stage of every method."""
@@ -29,8 +35,13 @@ class Comparison(Part):
     finetune: Runs | None = None
     methods: tuple[str, ...] = Field(min_length=2, description="the first is what the others are compared with")
     seeds: int = Field(5, ge=2)
-    equal: Literal["flops", "steps"] = "flops"
-    measure: str = Field("test/top1", description="metric of the last stage's run, the higher the better")
+    equal: Literal["flops", "steps", "seconds"] = "flops"
+    measures: tuple[str, ...] = Field(
+        ("test/top1",),
+        min_length=1,
+        description="metrics of any stage's run, the higher the better; the first of the last stage's",
+    )
+    curve: str | None = Field(None, description="metric that a stage notes along the way, drawn against operations")
 
     @model_validator(mode="after")
     def _methods_are_known(self) -> Self:
@@ -80,39 +91,51 @@ class Comparison(Part):
         runs = self.stages()[kind]
         return Experiment.load(runs.recipe).override(runs.fixed | runs.methods.get(method, {}))
 
-    def space(self, step_flops: Mapping[tuple[Kind, str], float], videos: int) -> Space:
-        """The sweep that does it, a grid. ``step_flops``: of a clip, by stage and method. ``videos``: to train on."""
-        seeds = {"seed": Parameter(categorical=tuple(range(self.seeds)))}
+    def space(self, costs: Costs, videos: int) -> Space:
+        """The sweep that does it, a grid. ``costs``: what is to be equal, of a clip. ``videos``: to train on."""
         stages = {
-            kind: Stage(
-                recipe=runs.recipe,
-                fixed=runs.fixed,
-                variants={
-                    method: runs.methods.get(method, {}) | {"optim.steps": self.steps(kind, method, step_flops, videos)}
-                    for method in self.methods
-                },
-                search=seeds,
+            kind: self._stage(
+                kind, {method: {"optim.steps": self.steps(kind, method, costs, videos)} for method in self.methods}
             )
-            for kind, runs in self.stages().items()
+            for kind in self.stages()
         }
+        return self._grid(self.name, stages, self.measures[0])
+
+    def pace_space(self, kind: Kind) -> Space:
+        """The sweep of short runs that tells how many clips a second each method takes in one stage."""
+        short = {"optim.steps": _PACE_STEPS, "optim.warmup_epochs": 0} | ({"init": None} if kind == "finetune" else {})
+        stage = self._stage(kind, dict.fromkeys(self.methods, short))
+        return self._grid(f"{self.name}-pace-{kind}", {kind: stage}, PACE)
+
+    def _stage(self, kind: Kind, more: Mapping[str, Mapping[str, Any]]) -> Stage:
+        """``more``: settings by method."""
+        runs = self.stages()[kind]
+        return Stage(
+            recipe=runs.recipe,
+            fixed=runs.fixed,
+            variants={method: {**runs.methods.get(method, {}), **more[method]} for method in self.methods},
+            search={"seed": Parameter(categorical=tuple(range(self.seeds)))},
+        )
+
+    def _grid(self, name: str, stages: Mapping[Kind, Stage], objective: str) -> Space:
         return Space(
-            name=self.name,
+            name=name,
             pretrain=stages.get("pretrain"),
             finetune=stages.get("finetune"),
-            objectives={self.measure: "max"},
+            objectives={objective: "max"},
             sampler="grid",
             pruner="none",
         )
 
-    def steps(self, kind: Kind, method: str, step_flops: Mapping[tuple[Kind, str], float], videos: int) -> int:
+    def steps(self, kind: Kind, method: str, costs: Costs, videos: int) -> int:
         """As many as cost what the first method's cost, or as many as the first has."""
         first = self.experiment(kind, self.methods[0])
         epoch = max(1, videos // (first.optim.batch_size // first.data.repeats))
         steps = first.optim.steps or first.optim.epochs * epoch
         if self.equal == "steps":
             return steps
-        own = self.experiment(kind, method).optim.batch_size * step_flops[kind, method]
-        return max(1, round(steps * first.optim.batch_size * step_flops[kind, self.methods[0]] / own))
+        own = self.experiment(kind, method).optim.batch_size * costs[kind, method]
+        return max(1, round(steps * first.optim.batch_size * costs[kind, self.methods[0]] / own))
 
 
 def comparison_names() -> list[str]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import mlflow
@@ -13,6 +15,8 @@ from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import connect
 from orchestration.tracking.errors import describe, passes
 from orchestration.tracking.presentation import RUN, SUBMISSION
+
+_FIGURES = "figures"  # where runs put them
 
 
 class Measured(NamedTuple):
@@ -48,10 +52,31 @@ class Runs:
         return {name: _latest(run) for name, run in named.items()}
 
     def history(self, name: str, metric: str) -> list[Measured]:
-        """Of a run that ``running`` has told of; the first first."""
+        """Of the newest run of that name; the first first; empty where there is none."""
+        run_id = self._id(name)
+        if run_id is None:
+            return []
         with self._asked():
-            entries = self.client.get_metric_history(self._ids[name], metric)
+            entries = self.client.get_metric_history(run_id, metric)
         return sorted(Measured(entry.step, entry.value) for entry in entries)
+
+    def picture(self, name: str) -> bytes | None:
+        """The PNG that the newest run of that name drew at its end; None where there is none."""
+        run_id = self._id(name)
+        if run_id is None:
+            return None
+        with self._asked(), TemporaryDirectory() as folder:
+            found = [each.path for each in self.client.list_artifacts(run_id, _FIGURES) if each.path.endswith(".png")]
+            drawn = sorted(path for path in found if not path.rpartition("/")[2].startswith("step-"))
+            return Path(self.client.download_artifacts(run_id, drawn[0], folder)).read_bytes() if drawn else None
+
+    def _id(self, name: str) -> str | None:
+        if name not in self._ids:
+            found = self._search(f"tags.`{RUN}` = '{name}'", 1)
+            if not found:
+                return None
+            self._ids[name] = found[0].info.run_id
+        return self._ids[name]
 
     def _search(self, what: str, most: int) -> list[Any]:
         with self._asked():

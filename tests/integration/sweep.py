@@ -20,10 +20,10 @@ class Sweeps:
         out, err = process.communicate(timeout=HANGS_S)
         return Done(process.returncode, out, err)
 
-    def start(self, *arguments: object, log: Path | None = None) -> "subprocess.Popen[str]":
+    def start(self, *arguments: object, log: Path | None = None, module: str = "sweeps") -> "subprocess.Popen[str]":
         """``log``: where what it says goes, instead of into pipes."""
         stream = log.open("a") if log else subprocess.PIPE
         return subprocess.Popen(
-            [sys.executable, "-m", "sweeps", *map(str, arguments)], env=self.environment, cwd=self.work, text=True,
+            [sys.executable, "-m", module, *map(str, arguments)], env=self.environment, cwd=self.work, text=True,
             stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
         )  # fmt: skip
