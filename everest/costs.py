@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from everest.config import Experiment
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
-from everest.model.cost import count_flops, published_multiply_adds
+from everest.model.cost import count_flops, noting_kept, published_multiply_adds
 from everest.model.registry import classifier, pretrain_model
 from everest.model.vit import set_recompute
 
@@ -50,22 +50,11 @@ def costs(config: Experiment, num_classes: int, in_bfloat16: bool = False) -> Co
 
 def step_bytes(model: PretrainModel | Classifier, clips: int, in_bfloat16: bool) -> tuple[int, int]:
     """What autograd keeps of a forward pass, weights left out; the most that a step has at once, gradients left out."""
-    weights = {each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
-    m, kept = model.config, dict[int, int]()
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
+    m = model.config
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(_forget)
-    with _Living(weights) as living:
-        with (
-            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
-            torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16),
-        ):
+    with _Living({each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}) as living:
+        with noting_kept(model) as kept, torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16):
             out = model(torch.zeros(clips, m.num_frames, m.image_size, m.image_size, 3, dtype=torch.uint8))
             loss = out.sum() if isinstance(out, Tensor) else out.loss
         held = sum(kept.values())

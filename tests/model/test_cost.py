@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from benchmarks.memory import saved_bytes
 from everest.config import Experiment
 from everest.costs import costs
-from everest.model.cost import cost_numbers, flops_to_train, gflops_per_clip
+from everest.model.cost import cost_numbers, flops_to_train, gflops_per_clip, kept_per_clip
 from everest.model.registry import classifier, pretrain_model
+from everest.model.vit import set_recompute
 
 SMALL = {
     "model.image_size": 64, "model.patch_size": 16, "model.num_frames": 8, "model.embed_dim": 96, "model.depth": 3,
@@ -55,6 +57,7 @@ def test_measuring_leaves_no_trace() -> None:
     before, generator = {name: each.clone() for name, each in model.state_dict().items()}, torch.get_rng_state()
     gflops_per_clip(model, config)
     flops_to_train(model, config)
+    kept_per_clip(model, config, in_bfloat16=False)
     assert model.training
     assert all(each.grad is None for each in model.parameters())
     assert torch.equal(torch.get_rng_state(), generator)
@@ -70,3 +73,21 @@ def test_a_runs_numbers_are_those_known_beforehand(stage: str) -> None:
     assert found["cost/gflops_per_clip"] * 1e9 == pytest.approx(before.multiply_adds)
     assert found["cost/published_gflops_per_clip"] * 1e9 == pytest.approx(before.published)
     assert found["cost/step_gflops_per_clip"] * 1e9 == pytest.approx(before.step_flops)
+    assert found["cost/kept_mb_per_clip"] * 1e6 == pytest.approx(before.kept_bytes, rel=1e-3)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_what_is_kept_of_a_clip_grows_with_clips_alone_in_bfloat16_too(recompute: bool) -> None:
+    """Though there copies of the weights are kept as well, once a batch."""
+    config = Experiment().override(SMALL)
+    model = pretrain_model(config).train()
+    set_recompute(model, recompute)
+
+    def of(clips: int) -> int:
+        def loss() -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return model(torch.zeros(clips, 8, 64, 64, 3, dtype=torch.uint8)).loss
+
+        return saved_bytes(loss, model)
+
+    assert kept_per_clip(model, config, in_bfloat16=True) == pytest.approx((of(9) - of(1)) / 8, rel=1e-3)
