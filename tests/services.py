@@ -148,7 +148,8 @@ class MlflowServer:
                 [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--backend-store-uri", self.database,
                  "--default-artifact-root", self.artifacts, "--no-serve-artifacts", "--host", self.host,
                  "--port", str(self.port), "--allowed-hosts", "*"],
-                stdout=log, stderr=log, env=self.environment, start_new_session=True,
+                stdout=log, stderr=log, start_new_session=True,
+                env={**self.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # as the chart's
             )  # fmt: skip
         until(lambda: answers(self.address), "MLflow")
 
