@@ -27,6 +27,9 @@ _NESTS = ("model", "module", "state_dict")
 #: Fixed positions: computed, never loaded.
 _FIXED = re.compile(r"(^|\.)(pos_embed|position_embeddings)$")
 
+#: A classifier's, one row a class.
+_HEAD = {"head.weight", "head.bias"}
+
 #: The transformers library's names -> ours.
 _TRANSFORMERS = [
     (re.compile(pattern), name)
@@ -85,7 +88,8 @@ def load_weights(model: nn.Module, source: State | str | Path) -> LoadReport:
     for name, tensor in fitting.items():
         if tensor.shape != wanted[name].shape:
             found, expected = tuple(tensor.shape), tuple(wanted[name].shape)
-            raise WeightsError(f"{name} has shape {found} in {_title(source)} and {expected} in the model")
+            remedy = f"; classify.num_classes {found[0]}, or what it was fine-tuned from, fits" if name in _HEAD else ""
+            raise WeightsError(f"{name} has shape {found} in {_title(source)} and {expected} in the model{remedy}")
     if not fitting:
         raise WeightsError(f"{_title(source)} has no tensor of this model; its first is {next(iter(state), None)!r}")
     model.load_state_dict(fitting, strict=False)
