@@ -38,6 +38,8 @@ FROM ${BASE_IMAGE} AS job
 RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ && rm -rf /var/lib/apt/lists/*
 COPY --from=requirements /opt/everest /opt/everest
 ENV PATH=/opt/everest/bin:$PATH PYTHONUNBUFFERED=1
+COPY requirements.txt /opt/everest/requirements.txt
+ENV EVEREST_IMAGE_REQUIREMENTS=/opt/everest/requirements.txt
 COPY --from=project /wheel /tmp/wheel
 RUN pip install --no-cache-dir --no-deps /tmp/wheel/*.whl && rm -r /tmp/wheel
 ARG COMMIT=

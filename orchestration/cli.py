@@ -9,13 +9,14 @@ import re
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, NoReturn
 
 from everest.arguments import overrides
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.patterns import matching
+from orchestration.code import fetch, send, working_tree
 from orchestration.flags import Commands
 from orchestration.job import JobSpec, JobStatus
 from orchestration.launchers import open_launcher
@@ -52,6 +53,10 @@ def _commands() -> Commands:
     )
     added.add_argument("--dry-run", action="store_true", help="print what would be started, and change nothing")
     added.add_argument("--wait", action="store_true", help="show how it goes until it ends")
+    added.add_argument("--no-code", action="store_true", help="run the image's own code, not the working tree's")
+    added = commands.add("code", _code, "the code that a run was submitted with")
+    added.add_argument("job", metavar="RUN")
+    added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="that is made of it")
     added = commands.add("pack", _pack, "everest data pack, shared among pods; typed again it goes on where it was")
     added.add_argument("source", metavar="LIST|FOLDER", help="as pods find it: on the volume EVEREST_DATA, or s3://…")
     added.add_argument("out", metavar="FOLDER|s3://BUCKET/PREFIX")
@@ -83,11 +88,15 @@ def _commands() -> Commands:
 
 def _submit(options: argparse.Namespace, settings: PlatformSettings, rest: list[str]) -> None:
     experiment = Experiment.load(options.recipe).override(overrides(rest))
-    spec = JobSpec(experiment, commit(), uuid.uuid4().hex[:12])
+    code = None if options.no_code or options.launcher == "local" else working_tree()
+    spec = JobSpec(experiment, commit(), uuid.uuid4().hex[:12], code=code.digest if code else "")
     launcher = open_launcher(options.launcher, settings)
     if options.dry_run:
         print(launcher.dry_run(spec), end="")
         return
+    if code:
+        launcher.check(spec)
+        send(code, settings)
     launcher.submit(spec)
     print(f"{spec.name} is submitted; everest-jobs logs -f {spec.name} shows what it says", file=sys.stderr)
     if options.wait:
@@ -97,6 +106,18 @@ def _submit(options: argparse.Namespace, settings: PlatformSettings, rest: list[
             print(f"{spec.name} goes on; everest-jobs cancel {spec.name} ends it", file=sys.stderr)
             raise
         print(f"{spec.name} succeeded after {age(status)}", file=sys.stderr)
+
+
+def _code(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
+    from orchestration.tracking.runs import Runs
+
+    if options.out.exists():
+        raise UsageError(f"--out {options.out} is there already; choose another")
+    digest = Runs(settings).tag(options.job, "everest.code")
+    if not digest:
+        raise UsageError(f"{options.job}: no run of that name was submitted with code of its own")
+    fetch(digest, options.out, settings)
+    print(options.out)
 
 
 def _pack(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:

@@ -15,6 +15,8 @@ SETTINGS_FOLDER = "/etc/everest"  # in a pod
 EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
 WORKDIR = "/work"
 POD_IP = "EVEREST_POD_IP"  # what the pods of an elastic job find their address in
+# The code that was sent along, by its digest, and where the pod has it.
+CODE, CODE_FOLDER = "EVEREST_CODE", "EVEREST_CODE_FOLDER"
 RESULT = "result.json"  # in S3, of a finished run
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
 PROCESS, EXIT_CODE = "process.json", "exit-code"  # what a job of this machine writes: which process it is, its end
@@ -35,6 +37,7 @@ class JobSpec:
     submission: str = ""  # tells this submission from earlier ones of the same name
     group: str = ""  # of jobs that are followed together
     tags: Mapping[str, str] = field(default_factory=dict)  # for its run in MLflow
+    code: str = ""  # digest of what was sent along; none: the image's own
 
     @property
     def name(self) -> str:

@@ -6,7 +6,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from orchestration.job import CODE_FOLDER
+
 TAGS = "EVEREST_TAGS"
+CHANGES = ".everest/changes.patch"
 
 _HOME = Path(__file__).parent
 
@@ -19,6 +22,12 @@ def commit() -> str | None:
     if not shutil.which("git") or (found := _git("rev-parse", "HEAD")) is None:
         return None
     return f"{found}-dirty" if _git("status", "--porcelain") else found
+
+
+def changes() -> Path | None:
+    """The patch from the commit to the code that was sent along; None where there is none."""
+    file = Path(os.environ.get(CODE_FOLDER, "/nowhere")) / CHANGES
+    return file if file.exists() else None
 
 
 def given_tags() -> dict[str, str]:

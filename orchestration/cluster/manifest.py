@@ -21,7 +21,7 @@ from kubernetes import client as k8s
 from everest.errors import UsageError
 from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, scratch_volumes, to_tree
 from orchestration.cluster.reach import require_named_bucket, require_reachable
-from orchestration.job import POD_IP, SETTINGS_FOLDER, JobSpec
+from orchestration.job import CODE, POD_IP, SETTINGS_FOLDER, JobSpec
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 from orchestration.teams import team_sizes
@@ -29,7 +29,7 @@ from orchestration.teams import team_sizes
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
 PYTORCHJOBS = ("kubeflow.org", "v1")  # group and version
 EXPERIMENT_KEY = "experiment.yaml"  # of the ConfigMap
-CONFIG_HASH, COMMIT = "everest/config-hash", "everest/commit"
+CONFIG_HASH, COMMIT, CODE_DIGEST = "everest/config-hash", "everest/commit", "everest/code"
 GROUP = "everest/group"
 
 _PORT = 23456
@@ -115,7 +115,7 @@ def _template(spec: JobSpec, settings: PlatformSettings) -> k8s.V1PodTemplateSpe
     volumes, mounts = _volumes(spec, settings)
     made = container(
         settings,
-        command=["python", "-m", "orchestration.pod.worker"],
+        command=["python", "-m", "orchestration.pod.code" if spec.code else "orchestration.pod.worker"],
         env=_environment(spec, settings),
         secrets=(settings.s3_secret, settings.mlflow_secret),
         resources=_resources(settings),
@@ -140,6 +140,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "EVEREST_MLFLOW_EXPERIMENT": settings.mlflow_experiment,
         "EVEREST_IMAGE": settings.image,
         "EVEREST_COMMIT": spec.commit,
+        CODE: spec.code or None,
         "EVEREST_JOB": spec.name,
         "EVEREST_SUBMISSION": spec.submission,
         TAGS: json.dumps(dict(spec.tags)) if spec.tags else None,
@@ -226,4 +227,5 @@ def _labels(spec: JobSpec) -> dict[str, str]:
 
 
 def _annotations(spec: JobSpec) -> dict[str, str]:
-    return {CONFIG_HASH: spec.config_hash, **({COMMIT: spec.commit} if spec.commit else {})}
+    known = {CONFIG_HASH: spec.config_hash, COMMIT: spec.commit, CODE_DIGEST: spec.code}
+    return {name: value for name, value in known.items() if value}

@@ -186,7 +186,7 @@ def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: Platf
     from orchestration.tracking.connection import connect
     from orchestration.tracking.tracker import MLflowTracker
 
-    names = ("job", "namespace", "pod", "node", "image", "submission")
+    names = ("job", "namespace", "pod", "node", "image", "submission", "code")
     tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}
     tags["everest.image_digest"] = tags["everest.image"].partition("@")[2] or "not pinned"
     tags["everest.address"] = store.address

@@ -40,6 +40,11 @@ class Runs:
         found = self._search(f"tags.`{RUN}` = '{name}'", 1)
         return _latest(found[0]) if found else None
 
+    def tag(self, name: str, tag: str) -> str | None:
+        """Of the newest run of that name that has it."""
+        found = self._search(f"tags.`{RUN}` = '{name}' and tags.`{tag}` != ''", 1)
+        return str(found[0].data.tags[tag]) if found else None
+
     def submitted(self, submission: str) -> bool:
         """Whether a job of that submission has got as far as MLflow."""
         return bool(self._search(f"tags.`{SUBMISSION}` = '{submission}'", 1))

@@ -23,7 +23,7 @@ from everest.program import printable
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
 from orchestration.outbox import Away, Operation, Outbox, one_line
-from orchestration.provenance import commit, given_tags
+from orchestration.provenance import changes, commit, given_tags
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import experiment_id
 from orchestration.tracking.errors import describe, is_away, passes, refused, unless_refused
@@ -105,6 +105,8 @@ class MLflowTracker:
             else:
                 raise
         self._outbox.add(self._send)
+        if patch := changes():
+            self.artifact(patch, "code")
         self._system = SystemMetrics(lambda values: self._report(values, None))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:

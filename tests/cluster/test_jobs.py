@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster.platform import Platform
+from tests.cluster.platform import ROOT, Platform
 from tests.cluster.runs import (
     checkpoints,
     logged_steps,
@@ -45,7 +45,7 @@ def pretrained(platform: Platform) -> str:
 
 
 def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
-    platform: Platform, pretrained: str, videos: Path
+    platform: Platform, pretrained: str, videos: Path, tmp_path: Path
 ) -> None:
     arguments = " ".join(["--name", "eight", *tiny(20, init=f"work/{pretrained}", **{"optim.micro_batch": 1})])
     work = platform.environment["EVEREST_WORK"]
@@ -85,6 +85,10 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
 
     listed = platform.jobs("list")
     assert re.search(r"^eight +succeeded +\w+ +20 +\d\.\d+ +\S+", listed.out, re.M), listed.out
+    back = platform.jobs("code", "eight", "--out", tmp_path / "code")
+    assert back.out == f"{tmp_path}/code\n", back.err
+    for name in ("everest/config.py", "Makefile"):
+        assert (tmp_path / "code" / name).read_bytes() == (ROOT / name).read_bytes()
     other = platform.jobs("submit", "demo-pretrain", "--name", pretrained, *tiny(4, seed=1), "--wait", **TWO)
     assert other.code == 2
     assert "pre (finished) was begun with other settings (seed 0 -> 1); choose another --name" in other.err

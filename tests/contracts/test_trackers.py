@@ -12,7 +12,9 @@ import pytest
 from everest.config import Experiment
 from everest.errors import EverestError
 from everest.training.local import METRICS, FolderStore, JsonLinesTracker, Trackers
+from orchestration.job import CODE_FOLDER
 from orchestration.outbox import Away
+from orchestration.provenance import CHANGES
 from orchestration.settings import PlatformSettings
 from tests.services import Answer, Gate, Link, MlflowServer, experiments, until
 
@@ -93,6 +95,23 @@ def test_an_outage_slows_nothing_and_leaves_no_gap(
     assert run.data.tags["everest.pod"] == "pod-0"
     assert run.data.params["mask.keep_ratio"] == "0.3"
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["videos"]
+
+
+def test_the_patch_to_the_code_that_was_sent_along_is_kept_with_the_run(
+    settings: PlatformSettings, server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    patch = tmp_path / "code" / CHANGES
+    patch.parent.mkdir(parents=True)
+    patch.write_text("diff --git a/x b/x\n")
+    monkeypatch.setenv(CODE_FOLDER, str(tmp_path / "code"))
+    tracked = tracker(settings, tmp_path)
+    tracked.start(CONFIG.flat(), 0)
+    tracked.finish("finished")
+    run, _ = logged(settings, server)
+    kept = mlflow.MlflowClient(server.address).download_artifacts(run.info.run_id, "code/changes.patch", str(tmp_path))
+    assert Path(kept).read_text() == patch.read_text()
 
 
 def test_a_server_that_comes_later_than_the_run_gets_all_of_it(

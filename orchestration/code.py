@@ -1,0 +1,146 @@
+"""The working tree that jobs are submitted from: packed by content, kept in S3 once, unpacked where it is run.
+
+An archive holds what git tracks and what it would (untracked, not ignored), and in ``.everest`` the commit and the
+changes since. Its name is the SHA-256 of its bytes, which depend on nothing else.
+"""
+
+import gzip
+import hashlib
+import io
+import logging
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from everest.errors import EverestError, UsageError
+from orchestration.provenance import CHANGES
+from orchestration.s3 import S3Store
+from orchestration.settings import PlatformSettings
+
+log = logging.getLogger(__name__)
+
+REQUIREMENTS = "requirements.txt"
+MOST = 32 * 2**20  # bytes of all files
+_PATIENCE_S = 15  # of a person who submits
+_COMMIT = ".everest/commit"
+_RUN = "_code"  # where runs are in S3, and no name of one
+_HERE = Path(__file__).parent
+
+
+class Code(NamedTuple):
+    digest: str
+    archive: bytes
+
+
+def working_tree(where: Path = _HERE) -> Code | None:
+    """Of the checkout that this file is of; None where it is of none. Raises UsageError for a tree too large."""
+    try:
+        root = Path(_git(where, "rev-parse", "--show-toplevel").decode().strip())
+        head = _git(root, "rev-parse", "HEAD").decode().strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    files = _files(root)
+    sizes = {name: (root / name).lstat().st_size for name in files}
+    if sum(sizes.values()) > MOST:
+        largest = ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in sorted(files, key=sizes.get)[:-4:-1])  # type: ignore[arg-type]
+        raise UsageError(
+            f"the working tree {root} has {sum(sizes.values()) / 2**20:.0f} MiB, more than {MOST // 2**20}: "
+            f"{largest}; let git ignore what jobs need not have, or --no-code"
+        )
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, content in ((_COMMIT, head.encode()), (CHANGES, _changes(root))):
+            if content:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        for name in files:
+            tar.add(root / name, name, recursive=False, filter=_impersonal)
+    return Code(hashlib.sha256(packed.getvalue()).hexdigest(), packed.getvalue())
+
+
+def send(code: Code, settings: PlatformSettings) -> None:
+    """To S3, unless it is there. Raises EverestError."""
+    here = settings.model_copy(update={"patience_s": _PATIENCE_S})
+    try:
+        with _store(here) as store, tempfile.TemporaryDirectory() as scratch:
+            if f"{code.digest}.tar.gz" in store.list():
+                return
+            file = Path(scratch) / "code"
+            file.write_bytes(code.archive)
+            store.patiently(lambda: store.put(file, f"{code.digest}.tar.gz"))
+    except EverestError as error:
+        raise type(error)(f"the working tree cannot be sent along (--no-code runs the image's own): {error}") from None
+    log.info("the working tree is sent along, %.1f MiB (--no-code for the image's own)", len(code.archive) / 2**20)
+
+
+def fetch(digest: str, folder: Path, settings: PlatformSettings) -> None:
+    """Makes ``folder`` of the archive, whole or not at all. Raises EverestError."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _store(settings) as store, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".code-") as scratch:
+        file, unpacked = Path(scratch) / "code.tar.gz", Path(scratch) / "tree"
+        try:
+            store.get(f"{digest}.tar.gz", file)
+        except FileNotFoundError:
+            raise EverestError(f"{store.address} does not have the code {digest[:12]} any more") from None
+        if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+            raise EverestError(f"{store.address}{digest}.tar.gz is not what it was when it was sent; submit again")
+        with tarfile.open(file) as tar:
+            tar.extractall(unpacked, filter="data")
+        unpacked.rename(folder)
+
+
+@contextmanager
+def _store(settings: PlatformSettings) -> Iterator[S3Store]:
+    with closing(S3Store(settings, _RUN)) as store:
+        yield store
+
+
+def _files(root: Path) -> list[str]:
+    """Tracked and untracked ones, without ``.env``. Raises UsageError for a link out of the tree."""
+    listed = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").decode().split("\0")
+    files = sorted(name for name in {*listed} if name and Path(name).name != ".env")
+    files = [name for name in files if (root / name).is_symlink() or (root / name).is_file()]
+    for name in files:
+        if (root / name).is_symlink() and not (root / name).resolve().is_relative_to(root.resolve()):
+            raise UsageError(f"{root / name} links out of the working tree; let git ignore it, or --no-code")
+    return files
+
+
+def _changes(root: Path) -> bytes:
+    """Since the commit, as ``git apply`` takes it; nothing in the checkout or its index is touched."""
+    with tempfile.TemporaryDirectory() as scratch:
+        objects = _git(root, "rev-parse", "--path-format=absolute", "--git-path", "objects").decode().strip()
+        index = Path(_git(root, "rev-parse", "--path-format=absolute", "--git-path", "index").decode().strip())
+        if index.exists():
+            shutil.copy(index, Path(scratch) / "index")
+        apart = {
+            "GIT_INDEX_FILE": f"{scratch}/index",
+            "GIT_OBJECT_DIRECTORY": scratch,
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": objects,
+        }
+        _git(root, "add", "--all", "--", ".", ":(exclude,glob)**/.env", **apart)
+        return _git(root, "diff", "--cached", "--binary", "--no-ext-diff", "HEAD", **apart)
+
+
+def _impersonal(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without who, when and where: a name, a content, and whether it can be executed."""
+    kept = tarfile.TarInfo(entry.name)
+    kept.type, kept.size, kept.linkname = entry.type, entry.size, entry.linkname
+    kept.mode = 0o755 if entry.mode & 0o100 else 0o644
+    return kept
+
+
+def _git(where: Path, *arguments: str, **environment: str) -> bytes:
+    return subprocess.run(
+        ["git", *arguments], cwd=where, env={**os.environ, **environment}, capture_output=True, check=True
+    ).stdout
