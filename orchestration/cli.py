@@ -20,6 +20,7 @@ from orchestration.code import fetch, send, working_tree
 from orchestration.flags import Commands
 from orchestration.job import JobSpec, JobStatus
 from orchestration.launchers import open_launcher
+from orchestration.log import Wanted, since
 from orchestration.provenance import commit
 from orchestration.settings import PlatformSettings, check_argument
 from orchestration.watch import age, last_line, wait
@@ -71,7 +72,10 @@ def _commands() -> Commands:
     added = commands.add("logs", _logs, "what a job's processes say")
     added.add_argument("job")
     added.add_argument("-f", "--follow", action="store_true", help="until the job ends")
-    added.add_argument("--rank", type=int, help="of one process alone")
+    added.add_argument("--rank", type=int, metavar="N", help="of one process alone")
+    added.add_argument("--restart", type=int, metavar="N", help="of one start alone; the first is 1")
+    added.add_argument("--since", metavar="TIME", help="what was said since: 90s, 10m, 2h, 3d or 2026-11-27T14:30")
+    added.add_argument("--grep", metavar="REGEX", help="lines in which it is found")
     added = commands.add("cancel", _cancel, "end a job; it saves a checkpoint first")
     added.add_argument("job")
     commands.add("list", _list, "all jobs")
@@ -162,8 +166,14 @@ def _status(options: argparse.Namespace, settings: PlatformSettings, _: list[str
 
 
 def _logs(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
-    for line in open_launcher(options.launcher, settings).logs(options.job, options.rank, options.follow):
-        print(line, flush=options.follow)
+    try:
+        shown = re.compile(options.grep or "")
+    except re.error as error:
+        raise UsageError(f"--grep {options.grep!r} is no regular expression: {error}") from None
+    wanted = Wanted(options.rank, options.restart, since(options.since) if options.since else "")
+    for line in open_launcher(options.launcher, settings).logs(options.job, wanted, options.follow):
+        if shown.search(line):
+            print(line, flush=options.follow)
 
 
 def _cancel(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
+from orchestration.log import EVERYTHING, Wanted
 
 SETTINGS_FOLDER = "/etc/everest"  # in a pod
 EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
@@ -108,11 +109,13 @@ class Launcher(Protocol):
     def status(self, name: str) -> JobStatus:
         """Raises UnknownJobError."""
 
-    def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
-        """Lines as ``[rank 3] text``, of one process or of all.
+    def logs(
+        self, name: str, wanted: Wanted = EVERYTHING, follow: bool = False, last: int | None = None
+    ) -> Iterator[str]:
+        """Lines as ``[rank 3] text``: all that were said under that name, in order, or those that are ``wanted``.
 
-        With ``follow`` until the job ends, with ``last`` only so many of each pod. Raises UnknownJobError, UsageError
-        for a rank that the job does not have and, after the lines there are, LogsMissing.
+        With ``follow`` until the job ends; with ``last`` so many of each pod that there is. Raises UnknownJobError,
+        UsageError for a rank or start that there is not and, after the lines there are, LogsMissing.
         """
 
     def cancel(self, name: str) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -35,6 +35,7 @@ from orchestration.job import (
     UnknownJobError,
     require_rank,
 )
+from orchestration.log import EVERYTHING, START, Line, Starts, Wanted, stamp
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 
@@ -67,7 +68,8 @@ class LocalLauncher:
                 ) from None
             for left in (PROCESS, EXIT_CODE):
                 self._file(spec.name, left).unlink(missing_ok=True)
-            log.truncate(0)
+            log.write(f"{stamp(datetime.now(UTC))} {START}{spec.name} on {os.uname().nodename}\n")
+            log.flush()
             write_text(self._file(spec.name, _RECIPE), spec.experiment.to_yaml())
             job = {"created": time.time(), "group": spec.group, "processes": self.gpus}
             write_text(self._file(spec.name, _JOB), json.dumps(job))
@@ -104,28 +106,39 @@ class LocalLauncher:
             exit_code=code,
         )
 
-    def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
-        require_rank(name, rank, self._job(name).get("processes", self.gpus))
-        process, half = self._started(name) if follow else None, ""
+    def logs(
+        self, name: str, wanted: Wanted = EVERYTHING, follow: bool = False, last: int | None = None
+    ) -> Iterator[str]:
+        require_rank(name, wanted.rank, self._job(name).get("processes", self.gpus))
         try:
-            log = self._file(name, _LOG).open(errors="replace")
+            with self._file(name, _LOG).open(errors="replace", newline="\n") as log:
+                if last is not None:
+                    yield from _last_of_all(log, wanted, last)
+                    return
+                starts = Starts()
+                for raw in log:
+                    if START in raw:
+                        starts.numbered(_parsed(raw))
+                wanted.require(name, starts)
+                log.seek(0)
+                said = (starts.numbered(_parsed(raw)) for raw in self._whole_lines(name, log, follow))
+                yield from (each.text for each in said if each in wanted)
         except FileNotFoundError as error:
             raise LogsMissing(f"{error.filename} is gone, and what {name} said with it") from None
-        with log:
-            lines = iter(deque(log, last) if last is not None else log)
-            while True:
-                running = process is not None and _lives(process)
-                for part in lines:
-                    line, half = half + part, ""
-                    if running and not line.endswith("\n"):
-                        half = line
-                    elif rank is None or line.startswith(f"[rank {rank}]"):
-                        yield line.rstrip("\n")
-                if not running:
-                    break
-                time.sleep(0.2)
-                lines = iter(log)
-        if half and (rank is None or half.startswith(f"[rank {rank}]")):
+
+    def _whole_lines(self, name: str, log: TextIO, follow: bool) -> Iterator[str]:
+        process, half = self._started(name) if follow else None, ""
+        while True:
+            running = process is not None and _lives(process)
+            for part in log:
+                half += part
+                if half.endswith("\n") or not running:
+                    yield half
+                    half = ""
+            if not running:
+                break
+            time.sleep(0.2)
+        if half:
             yield half
 
     def cancel(self, name: str) -> None:
@@ -207,6 +220,21 @@ class LocalLauncher:
         if "/" in name or name.startswith("."):
             raise UsageError(f"{name!r} is no name of a job")
         return self.work / name / file
+
+
+def _last_of_all(log: TextIO, wanted: Wanted, count: int) -> Iterator[str]:
+    """Of the newest start."""
+    newest: deque[str] = deque(maxlen=count)
+    for raw in log:
+        if START in raw and _parsed(raw).begins:
+            newest.clear()
+        else:
+            newest.append(raw)
+    yield from (line.text for line in map(_parsed, newest) if wanted.rank in {None, line.rank})
+
+
+def _parsed(raw: str) -> Line:
+    return Line.parse(raw.rstrip("\n"), pod=0)
 
 
 class _LocalJobs:

@@ -94,12 +94,26 @@ class S3Store:
 
         self.patiently(download)
 
-    def list(self) -> Sequence[str]:
+    def write(self, key: str, content: bytes) -> None:
+        """In place of what was there, at once."""
+        where = {"Bucket": self.bucket, "Key": self.prefix + key}
+        self.client.put_object(**where, Body=content, ChecksumAlgorithm="SHA256")
+
+    def content(self, key: str) -> bytes:
+        """Raises FileNotFoundError."""
+
+        def fetch() -> bytes:
+            return bytes(self.client.get_object(Bucket=self.bucket, Key=self.prefix + key)["Body"].read())
+
+        found: bytes = self.patiently(fetch)
+        return found
+
+    def list(self, folder: str = "") -> Sequence[str]:
         """Raises UsageError where the server does not let one in, Away where it does not answer."""
 
         def pages() -> list[Any]:
             pages = self.client.get_paginator("list_objects_v2")
-            return list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix))
+            return list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix + folder))
 
         found = self.patiently(pages)
         return sorted(entry["Key"].removeprefix(self.prefix) for page in found for entry in page.get("Contents", []))

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from everest.errors import EverestError, UsageError
 from everest.progress import console
 from orchestration.job import ENDED, SILENT_S, JobStatus, Launcher, UnknownJobError
+from orchestration.log import Wanted
 
 _EVERY_S = 2.0
 _LINE_EVERY_S = 15.0
@@ -77,7 +78,7 @@ def last_line(launcher: Launcher, name: str) -> str:
     """What the first process said last; empty where it said nothing, or cannot be asked."""
     said = []
     with suppress(EverestError):
-        for line in launcher.logs(name, rank=0, last=_LAST_LINES):
+        for line in launcher.logs(name, Wanted(rank=0), last=_LAST_LINES):
             said.append(line)
     return said[-1].removeprefix("[rank 0]").strip() if said else ""
 

@@ -20,6 +20,8 @@ from orchestration.cluster.manifest import GROUP, LABELS, PYTORCHJOBS, manifest
 from orchestration.cluster.pods import CONTAINER, to_yaml
 from orchestration.cluster.submission import Submissions
 from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError, require_rank
+from orchestration.kept_log import kept_log
+from orchestration.log import EVERYTHING, Wanted
 from orchestration.settings import PlatformSettings
 
 _JOB_LABEL = "training.kubeflow.org/job-name"
@@ -91,18 +93,33 @@ class KubernetesLauncher:
     def cancel(self, name: str) -> None:
         self._submissions.delete(self._job(name))
 
-    def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
-        spec = self._job(name)["spec"]
+    def logs(
+        self, name: str, wanted: Wanted = EVERYTHING, follow: bool = False, last: int | None = None
+    ) -> Iterator[str]:
+        try:
+            spec = self._job(name)["spec"]
+        except UnknownJobError:
+            if last is not None or not (kept := kept_log(self.settings, name)).pieces:
+                raise
+            yield from kept.whole(wanted)
+            return
         elastic = "elasticPolicy" in spec
         processes = int(spec["elasticPolicy"]["nProcPerNode"] if elastic else spec["nprocPerNode"])  # of a pod
         pods = [f"{name}-worker-{index}" for index in range(spec["pytorchReplicaSpecs"]["Worker"]["replicas"])]
-        require_rank(name, rank, processes * len(pods))
-        if rank is not None and not elastic:  # an elastic job's ranks may be in any pod
-            pods = [pods[rank // processes]]
+        require_rank(name, wanted.rank, processes * len(pods))
+        asked = pods  # an elastic job's ranks may be in any pod
+        if wanted.rank is not None and not elastic:
+            asked = [pods[wanted.rank // processes]]
         logs = PodLogs(self._core, self.namespace, CONTAINER, lambda: not follow or self._ended(name))
-        for line in logs.lines(pods, follow, last, some_may_lack=elastic):
-            if rank is None or line.startswith(f"[rank {rank}]"):
-                yield line
+        said = logs.lines(asked, follow, last, some_may_lack=elastic)
+        lines = (each.line(pods.index(each.pod)) for each in said)
+        if last is not None:
+            yield from (line.text for line in lines if wanted.rank in {None, line.rank} and not line.begins)
+            return
+        kept = kept_log(self.settings, name)
+        needed = set() if elastic else {pods.index(pod) for pod in asked}
+        show = kept.followed if follow else kept.whole
+        yield from show(wanted, lines, lambda heard: bool(heard) and needed <= heard)
 
     def _checked(self, spec: JobSpec) -> tuple[Any, Any]:
         """The job and its ConfigMap, where pods could do something with them."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import urllib3
@@ -16,6 +17,7 @@ from kubernetes.client.exceptions import ApiException
 from everest.errors import EverestError, UsageError
 from orchestration.cluster.errors import said
 from orchestration.job import SILENT_S, LogsMissing
+from orchestration.log import Line, stamp
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +27,16 @@ _QUIET_S = 300.0  # without a line or an end, a connection may be dead: it is ma
 _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT[\d:]+\.\d{9}\S*) (.*)", re.DOTALL)  # times of equal length
 
 
-class _Line(NamedTuple):
+class Said(NamedTuple):
+    pod: str
     moment: bytes  # when it was said
     text: str
+
+    def line(self, pod: int) -> Line:
+        line = Line.parse(self.text, pod)
+        if line.moment or not self.moment:
+            return line
+        return line._replace(moment=stamp(datetime.fromisoformat(self.moment.decode())))
 
 
 @dataclass(frozen=True)
@@ -39,14 +48,14 @@ class PodLogs:
     container: str
     ended: Callable[[], bool]
 
-    def lines(self, pods: Sequence[str], follow: bool, last: int | None, some_may_lack: bool = False) -> Iterator[str]:
+    def lines(self, pods: Sequence[str], follow: bool, last: int | None, some_may_lack: bool = False) -> Iterator[Said]:
         """Those of all pods; where a pod is replaced, its successor is followed on.
 
         As they come; the ``last`` ones in the order in which they were said. Raises LogsMissing, after the lines there
         are, where a pod has none (``some_may_lack``: where all have none), and EverestError where nobody answers; with
         ``follow`` after SILENT_S.
         """
-        lines: queue.Queue[_Line | BaseException | None] = queue.Queue()
+        lines: queue.Queue[Said | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
         def read(pod: str) -> None:
@@ -62,7 +71,7 @@ class PodLogs:
         for pod in pods:
             threading.Thread(target=read, args=(pod,), daemon=True).start()
         left, missing = len(pods), []
-        kept: list[_Line] = []
+        kept: list[Said] = []
         try:
             while left:
                 line = lines.get()
@@ -73,12 +82,12 @@ class PodLogs:
                 elif line is None:
                     left -= 1
                 elif last is None or follow:
-                    yield line.text
+                    yield line
                 else:
                     kept.append(line)
         finally:
             stop.set()
-        yield from (line.text for line in sorted(kept, key=lambda line: line.moment))
+        yield from sorted(kept, key=lambda line: line.moment)
         if missing and not (some_may_lack and len(missing) < len(pods)):
             raise LogsMissing("; ".join(sorted(missing)))
 
@@ -97,7 +106,7 @@ class _Reader:
         self._whole = False  # all that this pod said was read
         self._silent_since: float | None = None
 
-    def lines(self) -> Iterator[_Line]:
+    def lines(self) -> Iterator[Said]:
         while not self._stop.is_set():
             missing = ""
             try:
@@ -121,7 +130,7 @@ class _Reader:
         if not self._follow or isinstance(error, UsageError) or silent_s > SILENT_S:
             raise error
 
-    def _read(self, ended: bool) -> Iterator[_Line]:
+    def _read(self, ended: bool) -> Iterator[Said]:
         """What one stream has that is not known. Raises what the client library does."""
         core, namespace = self._logs.core, self._logs.namespace
         pod = core.read_namespaced_pod(self._pod, namespace, _request_timeout=_CALL_S)
@@ -151,7 +160,7 @@ class _Reader:
                 known = False
                 if moment:
                     self._anchor, self._latest = raw, max(self._latest, moment)
-                yield _Line(moment, text.decode(errors="replace").rstrip("\n"))
+                yield Said(self._pod, moment, text.decode(errors="replace").rstrip("\n"))
         self._whole = True
 
     def _why_missing(self, error: Exception) -> str:

@@ -15,6 +15,7 @@ import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
@@ -25,21 +26,25 @@ from everest.files import write_text
 from everest.leave import leave
 from everest.progress import start_logging
 from orchestration.job import AGAIN, EXIT_CODE, PROCESS
+from orchestration.pod.output import Output
+from orchestration.pod.secrets import hiding, named
 
 log = logging.getLogger(__name__)
 
+_SAYS, _CODE = "says-", "code-"  # of a process: its pipe, its exit code
 _HEAVY = ["everest.training.run", "everest.training.local", "orchestration.pod.rank"]  # what every process needs
 
 
-def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequence[str], grace_s: float) -> int:
+def torchrun(
+    flags: Sequence[str], entry: Callable[..., int], arguments: Sequence[str], grace_s: float, output: Output
+) -> int:
     """Runs ``entry`` in processes as torchrun does: how many and how they meet is said by its flags or PET_* variables.
 
     They are forked from a server that has imported torch once for all of them. ``entry`` returns an exit code.
-    Returns 0, the code of the EverestError that ended it, 128 + the signal that did, or AGAIN. Lines begin with their
-    rank.
+    Returns 0, the code of the EverestError that ended it, 128 + the signal that did, or AGAIN. What they say goes to
+    ``output``, by pipes: torchrun would write all of it to the disk first. Lines begin with their rank.
     """
     load()
-    os.environ["TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE"] = "[rank ${rank}] "
     multiprocessing.set_forkserver_preload(_HEAVY)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -47,18 +52,21 @@ def torchrun(flags: Sequence[str], entry: Callable[..., int], arguments: Sequenc
     from torch.distributed.run import config_from_args, parse_args
 
     shutdown_s = str(max(1, round(grace_s)))
-    options = parse_args(["--tee", "3", "--shutdown-timeout", shutdown_s, *flags, entry.__name__])
+    options = parse_args(["--shutdown-timeout", shutdown_s, *flags, entry.__name__])
     if options.standalone:
         options.rdzv_backend, options.rdzv_endpoint, options.rdzv_id = "c10d", "localhost:0", uuid.uuid4().hex
     config, _, _ = config_from_args(options)
     config.start_method = "forkserver"
-    with tempfile.TemporaryDirectory() as codes:
+    first = options.node_rank * config.nproc_per_node
+    with tempfile.TemporaryDirectory() as notes, ExitStack() as pipes:
+        for local in range(config.nproc_per_node):
+            pipes.enter_context(output.pipe(Path(notes) / f"{_SAYS}{local}", f"[rank {first + local}] "))
         try:
-            elastic_launch(config, _noting)(codes, entry, *arguments)
+            elastic_launch(config, _noting)(notes, entry, *arguments)
         except SignalException as stopped:
             return 128 + int(stopped.sigval)
         except ChildFailedError as failed:
-            noted = {int(file.read_text()) for file in Path(codes).iterdir()}
+            noted = {int(said) for file in Path(notes).glob(f"{_CODE}*") if (said := file.read_text())}
             for code in (EverestError.exit_code, UsageError.exit_code):
                 if code in noted:
                     return code
@@ -78,29 +86,29 @@ def load() -> None:
     import_module("torch.distributed.run")
 
 
-def _noting(codes: str, entry: Callable[..., int], *arguments: str) -> None:
+def _noting(notes: str, entry: Callable[..., int], *arguments: str) -> None:
     """In a process: torchrun tells of the first one that failed, and which that is is chance."""
+    says = os.open(Path(notes) / f"{_SAYS}{os.environ['LOCAL_RANK']}", os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(says, descriptor)
     try:
         code = entry(*arguments)
     except Exception:
         traceback.print_exc()
         code = AGAIN
     if code:
-        (Path(codes) / os.environ["RANK"]).write_text(str(code))
+        (Path(notes) / f"{_CODE}{os.environ['RANK']}").write_text(str(code))
     leave(code)
 
 
-def alone(command: Sequence[str]) -> int:
+def alone(command: Sequence[str], output: Output) -> int:
     """One process needs no torchrun: the same exit codes and the same lines, without a second start of torch."""
-    child = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
+    child = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda signum, _: child.send_signal(signum))
     assert child.stdout
-    for line in child.stdout:
-        print(f"[rank 0] {line}", end="", flush=True)
-    code = child.wait()
+    with child.stdout, output.listening(child.stdout.fileno(), "[rank 0] "):
+        code = child.wait()
     if code < 0:
         log.warning("%s", _fate(0, code))
         return AGAIN
@@ -128,11 +136,13 @@ def main() -> None:
     folder, grace, processes, *arguments = sys.argv[1:]
     here = psutil.Process()
     write_text(Path(folder) / PROCESS, json.dumps({"pid": here.pid, "started": here.create_time()}))
-    start_logging()
-    if processes == "1":
-        code = alone(["-m", "everest", *arguments])
-    else:
-        code = torchrun(["--standalone", "--nproc-per-node", processes], run_everest, arguments, float(grace))
+    with Output(hiding(named(os.environ))) as output:
+        start_logging()
+        if processes == "1":
+            code = alone(["-m", "everest", *arguments], output)
+        else:
+            flags = ["--standalone", "--nproc-per-node", processes]
+            code = torchrun(flags, run_everest, arguments, float(grace), output)
     write_text(Path(folder) / EXIT_CODE, str(code))
     sys.exit(code)
 

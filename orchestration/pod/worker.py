@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from functools import partial
 from typing import NoReturn
 
@@ -15,8 +16,12 @@ from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.progress import start_logging
 from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP
+from orchestration.outbox import one_line
+from orchestration.pod.keeper import EVERY_S, keeping
 from orchestration.pod.meeting import Meetings
+from orchestration.pod.output import Output
 from orchestration.pod.rank import LAST_WORDS_S, run_rank
+from orchestration.pod.secrets import hiding
 from orchestration.pod.starts import count_start
 from orchestration.pod.torchrun import load, torchrun
 from orchestration.settings import PlatformSettings
@@ -30,32 +35,66 @@ _EARLY_S, _MOST_EARLY = 120, 8
 def main() -> NoReturn:
     """Counts starts, and ends what leads nowhere."""
     prefix = _prefix()
-    start_logging(prefix=prefix)
-    try:
-        code = _work()
-    except EverestError as error:
-        print(f"{prefix}everest: {error}", file=sys.stderr)
-        code = error.exit_code
+    with Output(hiding(os.environ)) as output:
+        start_logging(prefix=prefix)
+        try:
+            code = _work(output)
+        except EverestError as error:
+            print(f"{prefix}everest: {error}", file=sys.stderr)
+            code = error.exit_code
+        except Exception:
+            traceback.print_exc()
+            code = EverestError.exit_code
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do takes seconds
+    if _pod() == 0 and code < 128:
+        _show_log()
     sys.exit(code)
+
+
+def _show_log() -> None:
+    """In MLflow. That it cannot be shown is no failure of the run."""
+    try:
+        settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
+        if not settings.mlflow_uri or not settings.s3_bucket:
+            return
+        if settings.pods[-1] > 1 or os.environ.get("PET_NNODES", "1") != "1":
+            time.sleep(EVERY_S)  # other pods end now too
+        from orchestration.tracking.logs import log_to_mlflow
+
+        log_to_mlflow(settings, config.name)
+    except Exception as error:
+        log.warning("the log is in S3, and not in MLflow: %s", one_line(error))
 
 
 def _prefix() -> str:
     """What this says is for those who read its first process's lines; a pod of an elastic job may have any rank."""
-    pod = int(os.environ.get("PET_NODE_RANK", "0"))
+    pod = _pod()
     if POD_IP in os.environ:
         return f"[pod {pod}] "
     return f"[rank {pod * int(os.environ.get('PET_NPROC_PER_NODE', '1'))}] "
 
 
-def _work() -> int:
+def _pod() -> int:
+    return int(os.environ.get("PET_NODE_RANK", "0"))
+
+
+def _begin(output: Output) -> None:
+    output.begin(f"{os.environ.get('EVEREST_POD', 'here')} on {os.environ.get('EVEREST_NODE', os.uname().nodename)}")
+
+
+def _work(output: Output) -> int:
     """The exit code. That of wrong usage is for a job that has never run: such a one may be removed."""
+    _begin(output)
     settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
+    output.end.enter_context(keeping(output.kept, settings, config.name, _pod()))
     early, meetings = 0, None
     while True:
         signal.signal(signal.SIGTERM, _end)
         started = time.monotonic()
         start = count_start(settings, config.name)
-        run = partial(torchrun, entry=run_rank, arguments=start.let_in, grace_s=settings.grace_s - LAST_WORDS_S)
+        run = partial(
+            torchrun, entry=run_rank, arguments=start.let_in, grace_s=settings.grace_s - LAST_WORDS_S, output=output
+        )
         if settings.elastic:
             sizes = team_sizes(settings, config)
             load()  # no team waits for this pod
@@ -74,10 +113,12 @@ def _work() -> int:
             return EverestError.exit_code
         log.warning("a process broke down; starting again from the newest checkpoint")
         time.sleep(min(60, 2**early))
+        _begin(output)
 
 
 def _end(signum: int, _: object) -> NoReturn:
     """The first process of a container is not ended by a signal that it does not handle."""
+    signal.signal(signum, signal.SIG_IGN)
     sys.exit(128 + signum)
 
 

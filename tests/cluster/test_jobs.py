@@ -132,8 +132,9 @@ def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Pla
     assert waiting.returncode == 0, err
 
     log = platform.jobs("logs", "faults", "--rank", "0").out
-    resumed_at = int(re.search(r"faults continues at step (\d+)", log)[1])  # type: ignore[index]
-    assert 200 <= resumed_at < STEPS
+    saved_at, resumed_at = map(int, re.findall(r"faults continues at step (\d+)", log))
+    assert 60 <= saved_at <= 250 <= resumed_at + 50 < STEPS
+    logs_outlive_their_pods(platform, "faults")
     expected, found = weights(platform, whole), weights(platform, "faults")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert logged_steps(platform, "faults") == list(range(2, STEPS + 1, 2))
@@ -145,6 +146,22 @@ def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Pla
     ]
     assert losses[0] == losses[1]
     assert run.data.metrics["test/top1"] == undisturbed.data.metrics["test/top1"]
+
+
+def logs_outlive_their_pods(platform: Platform, name: str) -> None:
+    """Of the three pods, one after the other, two are gone."""
+    log = platform.jobs("logs", name).out
+    starts = re.split(rf"^--- start (\d+): {name}-worker-0 on \S+\n", log, flags=re.MULTILINE)
+    assert starts[::2][0] == ""
+    assert starts[1::2] == ["1", "2", "3"]
+    for number, said in zip((1, 2, 3), starts[2::2], strict=True):
+        asked = platform.jobs("logs", name, "--restart", str(number), "--rank", "0").out
+        assert asked == "".join(line for line in said.splitlines(keepends=True) if line.startswith("[rank 0] "))
+    assert f"[rank 0] INFO {name} starts" in starts[2]
+    assert "stopped at step" in starts[2]
+    found = platform.jobs("logs", name, "--grep", r"continues at step \d+", "--since", "1h").out
+    assert [line.count("continues") for line in found.splitlines()] == [1, 1]
+    assert "everest-secret" not in log
 
 
 def replaced(platform: Platform, pod: str, uid: str) -> bool:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from kubernetes import config
 from everest.config import Experiment
 from everest.errors import UsageError
 from orchestration.cluster.launcher import KubernetesLauncher
-from orchestration.cluster.logs import PodLogs
+from orchestration.cluster.logs import PodLogs, Said
 from orchestration.job import JobSpec, LogsMissing, Unreachable
+from orchestration.log import Wanted
 from orchestration.settings import PlatformSettings
 from tests.cluster.platform import host_folders
 from tests.services import Link, until
@@ -65,6 +66,10 @@ def reader(namespace: str, ended: Callable[[Any], bool]) -> PodLogs:
     return PodLogs(core, namespace, "says", lambda: ended(core))
 
 
+def texts(lines: Iterable[Said]) -> list[str]:
+    return [line.text for line in lines]
+
+
 def test_no_line_is_lost_or_said_twice_where_the_connection_is_cut_again_and_again(
     namespace: str, kubeconfig: str, link: Link
 ) -> None:
@@ -77,13 +82,13 @@ def test_no_line_is_lost_or_said_twice_where_the_connection_is_cut_again_and_aga
     logs = reader(namespace, ended)
     found = []
     for line in logs.lines([name], follow=True, last=None):
-        found.append(line)
+        found.append(line.text)
         if len(found) in {20, 90, 91, 180}:
             link.cut()
             time.sleep(2)
             link.mend()
     assert found == [line for i in range(1, LINES + 1) for line in (f"said {i}", f"said too {i}")] + ["the end"]
-    assert list(logs.lines([name], follow=False, last=2)) == [f"said too {LINES}", "the end"]
+    assert texts(logs.lines([name], follow=False, last=2)) == [f"said too {LINES}", "the end"]
 
     link.cut()
     with pytest.raises(Unreachable, match="the cluster does not answer"):
@@ -108,9 +113,9 @@ def test_the_last_lines_of_several_pods_come_in_the_order_they_were_said_though_
 
     logs = reader(namespace, ended)
     until(lambda: ended(logs.core), "their end")
-    assert list(logs.lines([first, "says-none", second], False, 5, some_may_lack=True)) == ["one", "two", "three"]
+    assert texts(logs.lines([first, "says-none", second], False, 5, some_may_lack=True)) == ["one", "two", "three"]
     found = logs.lines([first, "says-none", second], False, 5)
-    assert [next(found) for _ in range(3)] == ["one", "two", "three"]
+    assert [next(found).text for _ in range(3)] == ["one", "two", "three"]
     with pytest.raises(LogsMissing, match="there is no pod says-none"):
         next(found)
     with pytest.raises(LogsMissing, match="there is no pod says-none"):
@@ -145,7 +150,7 @@ def test_a_rank_that_a_job_does_not_have_and_a_pod_that_has_not_begun_are_said(n
     jobs.submit(JobSpec(Experiment.load("demo-pretrain").override({"name": "large", "data.train": "/data", **many})))
     for rank in (128, -1):
         with pytest.raises(UsageError, match=f"--rank {rank}: large has the ranks 0 to 127"):
-            list(jobs.logs("large", rank))
+            list(jobs.logs("large", Wanted(rank)))
     pods = jobs._core.list_namespaced_pod
     until(lambda: len(pods(namespace, label_selector="training.kubeflow.org/job-name=large").items) == 2, "pods")
     with pytest.raises(LogsMissing, match=r"the pod large-worker-0 has not begun; .*; the pod large-worker-1 has not"):

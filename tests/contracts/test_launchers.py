@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from everest.config import Experiment
 from everest.errors import UsageError
 from orchestration.job import JobSpec, Launcher, NameInUseError, UnknownJobError
 from orchestration.local import LocalLauncher
+from orchestration.log import Wanted, stamp
 from orchestration.settings import PlatformSettings
 from orchestration.watch import JobFailed, last_line, wait
 from tests.cluster.runs import tiny
@@ -81,7 +83,7 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
     until(lambda: re.search(r"contract \d\d+/400", last_line(jobs, name)), "some steps")
     assert jobs.status(name).state == "running"
     assert jobs.status(name).nodes
-    followed = jobs.logs(name, rank=0, follow=True)
+    followed = jobs.logs(name, Wanted(rank=0), follow=True)
     assert next(followed).startswith("[rank 0] ")
     jobs.cancel(name)
     said = list(followed)
@@ -91,10 +93,21 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
     assert wait(jobs, name).state == "succeeded"
     lines = list(jobs.logs(name))
     assert any(re.search(r"contract continues at step \d\d+", line) for line in lines)
-    assert any("contract 400/400" in line for line in jobs.logs(name, rank=0))
+    assert any("contract 400/400" in line for line in jobs.logs(name, Wanted(rank=0)))
+    (first,) = (line for line in lines if line.startswith("--- start 1: contract"))
+    (second,) = (line for line in lines if line.startswith("--- start 2: contract"))
+    before, after = lines[lines.index(first) : lines.index(second)], lines[lines.index(second) :]
+    assert any("stopped at step" in line for line in before)
+    assert list(jobs.logs(name, Wanted(start=1))) == before
+    assert list(jobs.logs(name, Wanted(start=2))) == after
+    only = list(jobs.logs(name, Wanted(rank=0, start=2)))
+    assert only == [line for line in after if line.startswith("[rank 0]")] != []
+    assert list(jobs.logs(name, Wanted(since=stamp(datetime.now(UTC))))) == []
+    with pytest.raises(UsageError, match="--restart 3: contract has the starts 1 to 2"):
+        list(jobs.logs(name, Wanted(start=3)))
     for rank in (2, -1):
         with pytest.raises(UsageError, match=f"--rank {rank}: contract has the ranks 0 to 1"):
-            list(jobs.logs(name, rank))
+            list(jobs.logs(name, Wanted(rank)))
     done = next(job for job in jobs.list() if job.name == name)
     assert (done.state, done.reason) == ("succeeded", "")
 

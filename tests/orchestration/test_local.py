@@ -16,6 +16,7 @@ from everest.errors import UsageError
 from everest.files import write_text
 from orchestration.job import JobSpec, LogsMissing, NameInUseError
 from orchestration.local import LocalLauncher
+from orchestration.log import Wanted
 from orchestration.settings import PlatformSettings
 from tests.services import HANGS_S, nothing_left_running, until
 
@@ -46,13 +47,13 @@ def test_logs_say_what_is_not_there_and_give_a_line_once_it_is_whole(tmp_path: P
     write_text(tmp_path / "job" / "process.json", json.dumps(here))
     write_text(tmp_path / "job" / "job.json", json.dumps({"created": 1.0, "group": "", "processes": 2}))
     with pytest.raises(UsageError, match="--rank 99: job has the ranks 0 to 1"):
-        next(launcher.logs("job", rank=99))
+        next(launcher.logs("job", Wanted(rank=99)))
     with pytest.raises(LogsMissing, match=r"log.txt is gone, and what job said with it"):
         next(launcher.logs("job"))
     with (tmp_path / "job" / "log.txt").open("w", buffering=1) as log:
         log.write("[rank 1] one\n[rank 1] tw")
         log.flush()
-        lines = launcher.logs("job", rank=1, follow=True)
+        lines = launcher.logs("job", Wanted(rank=1), follow=True)
         assert next(lines) == "[rank 1] one"
         threading.Timer(0.5, log.write, ["o\n"]).start()
         assert next(lines) == "[rank 1] two"
@@ -76,6 +77,7 @@ from pathlib import Path
 from everest.config import Experiment
 from orchestration.job import JobSpec
 from orchestration.local import LocalLauncher
+from orchestration.log import Wanted
 from orchestration.settings import PlatformSettings
 begin = subprocess.Popen
 def killed(*arguments, **more):

@@ -18,6 +18,7 @@ from orchestration.job import (
     State,
     UnknownJobError,
 )
+from orchestration.log import EVERYTHING, Wanted
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -96,7 +97,9 @@ class Cluster:
                 name, job.state, created, "exploded", started=started, ended=ended, interrupted=job.interrupted
             )
 
-    def logs(self, name: str, rank: int | None = None, follow: bool = False, last: int | None = None) -> Iterator[str]:
+    def logs(
+        self, name: str, wanted: Wanted = EVERYTHING, follow: bool = False, last: int | None = None
+    ) -> Iterator[str]:
         yield f"[rank 0] everest: {name} exploded, being number {self.fate(name).random()}"
 
     def cancel(self, name: str) -> None:

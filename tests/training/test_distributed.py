@@ -26,9 +26,12 @@ _HANGS_S = 600  # destroy_process_group and blocked collectives would take an ho
 
 _POD = """
 import sys
+from orchestration.pod.output import Output
 from orchestration.pod.torchrun import torchrun
 from tests.training.faulty import run_faulty
-sys.exit(torchrun(["--standalone", "--nproc-per-node", "2"], run_faulty, sys.argv[1:], 3600))
+with Output() as output:
+    code = torchrun(["--standalone", "--nproc-per-node", "2"], run_faulty, sys.argv[1:], 3600, output)
+sys.exit(code)
 """
 _TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.training.faulty"]
 
