@@ -24,9 +24,10 @@ def add_find_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=int, default=5, metavar="N", help="intervals to find (5)")
     parser.add_argument("--length", type=float, default=2.0, metavar="S", help="seconds of an interval (2)")
     what = (
-        "tokens change by their pixels, or by their embedding: of --model, or a random one (pixel; rero with --model)"
+        "tokens change by their pixels, or by their embedding, of --model or a random one; residual: against the "
+        "camera's motion (pixel; rero with --model)"
     )
-    parser.add_argument("--method", choices=("pixel", "rero"), help=what)
+    parser.add_argument("--method", choices=("pixel", "rero", "residual"), help=what)
     parser.add_argument("--model", type=Path, help="a run's folder, or an exported model, for its embedding and sizes")
     parser.add_argument("--rate", type=int, metavar="N", help="look at one frame in N (4, or as the model)")
     what = f"tokens to keep, as a share of those in what is shown, that is in TOP x LENGTH seconds ({_KEEP:g})"

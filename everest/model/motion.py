@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_FINEST, _COARSEST = 64, 16  # pixels of a side that frames are averaged to, at least
+_FINEST, _COARSEST = 64, 14  # pixels of a side that frames are averaged to, about and at least
 _ITERATIONS = (5, 4, 1)  # from coarse to fine
 _REACH = 5  # of the search, in pixels of the coarsest level
-_SIZES = (1.0, 0.8, 1.25)  # that are tried
+_SIZES = (1.0, 0.84, 1.19, 0.71, 1.41)  # that are tried
 _ALIKE = 0.2  # deviations of the clip's brightness: in the search, all that differs more differs the same
 _FAINT = 0.02  # deviations a pixel: slopes below are noise
 _STILL = 0.25  # pixels: no place moved further
@@ -57,7 +57,7 @@ def _places(frames: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pyramid(frames: Tensor) -> list[Tensor]:
     """Averages of (B, T, H, W) in deviations of each clip, coarsest first."""
-    side = min(frames.shape[2:]) // _FINEST
+    side = round(min(frames.shape[2:]) / _FINEST)
     finest = F.avg_pool2d(frames, side) if side > 1 else frames
     levels = [finest / finest.flatten(1).std(dim=1).clamp(min=1e-3)[:, None, None, None]]
     while len(levels) < len(_ITERATIONS) and min(levels[0].shape[2:]) >= 2 * _COARSEST:

@@ -12,6 +12,9 @@ from PIL import Image
 from everest.cli import command
 from everest.data.encode import write_video
 from everest.data.index import read_index
+from everest.export import Exported, save_model
+from everest.model.registry import pretrain_model
+from tests.conftest import tiny
 
 
 @pytest.fixture
@@ -83,6 +86,45 @@ def test_a_video_in_which_nothing_changes_has_no_intervals(tmp_path: Path, capsy
     assert command(["find", str(tmp_path / "still.mp4"), "--out", str(tmp_path / "out"), "--film"]) == 0
     assert "in which nothing changes" in capsys.readouterr().out
     assert json.loads((tmp_path / "out/still.json").read_text())["intervals"] == []
+
+
+@pytest.fixture
+def panned(tmp_path: Path) -> Path:
+    """8 s of a world that stands still; a camera rests before it, and pans for 3 s; a square moves in the 7th second."""
+    rng = np.random.default_rng(0)
+    world = rng.integers(60, 160, (8, 40, 3)).astype(np.uint8).repeat(12, axis=0).repeat(12, axis=1)
+    place = np.clip(np.arange(200) - 25, 0, 75) * 2
+    frames = np.stack([world[:, x : x + 96] for x in place])
+    for number in range(25):
+        frames[150 + number, 40:56, number : number + 16] = 230
+    write_video(tmp_path / "panned.mp4", frames, 25)
+    return tmp_path / "panned.mp4"
+
+
+@pytest.mark.parametrize(("method", "seconds"), [("rero", (1, 4)), ("residual", (6, 7))])
+def test_a_camera_that_pans_is_found_unless_its_motion_is_taken_back(
+    panned: Path, tmp_path: Path, method: str, seconds: tuple[int, int]
+) -> None:
+    found = ["find", str(panned), "--out", str(tmp_path), "--top", "1", "--length", "1", "--method", method]
+    assert command(found) == 0
+    [interval] = json.loads((tmp_path / "panned.json").read_text())["intervals"]
+    assert seconds[0] - 0.5 < interval["start"]
+    assert interval["end"] < seconds[1] + 0.5
+
+
+def test_a_trained_run_finds_by_its_own_embedding_sizes_and_rate(video: Path, synthetic: Path, tmp_path: Path) -> None:
+    """This one's sees nothing but brightness, and not where: it changes with the mean of a tubelet alone."""
+    config = tiny("pretrain", synthetic, **{"data.rate": 5})
+    model = pretrain_model(config)
+    model.patch_embed.proj.weight.data[:] = 1.0
+    save_model(tmp_path / "run", Exported(model, config, ()))
+    out = ["--out", str(tmp_path / "out"), "--top", "1", "--length", "1"]
+    assert command(["find", str(video), "--model", str(tmp_path / "run"), *out]) == 0
+    found = json.loads((tmp_path / "out/a film.json").read_text())
+    [interval] = found["intervals"]
+    assert interval["start"] < 12.5 < interval["end"]
+    assert found["tokens_of_a_step"] == 4 * 5  # of 32 pixels by 42, in patches of 8
+    assert found["steps"]["begin"][1] == pytest.approx(10 / 25, abs=0.01)
 
 
 def interrupt(*_: Any, **__: Any) -> NoReturn:
