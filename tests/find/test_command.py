@@ -7,13 +7,17 @@ from typing import Any, NoReturn
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from everest.cli import command
 from everest.data.encode import write_video
 from everest.data.index import read_index
-from everest.export import Exported, save_model
-from everest.model.registry import pretrain_model
+from everest.export import load_model, save_model
+from everest.training.distributed import Process
+from everest.training.interrupt import StopRequest
+from everest.training.local import FolderStore, JsonLinesTracker
+from everest.training.run import run
 from tests.conftest import tiny
 
 
@@ -90,7 +94,7 @@ def test_a_video_in_which_nothing_changes_has_no_intervals(tmp_path: Path, capsy
 
 @pytest.fixture
 def panned(tmp_path: Path) -> Path:
-    """8 s of a world that stands still; a camera rests before it, and pans for 3 s; a square moves in the 7th second."""
+    """8 s: a camera rests before a world that stands still, and pans for 3 s; a square moves in the 7th second."""
     rng = np.random.default_rng(0)
     world = rng.integers(60, 160, (8, 40, 3)).astype(np.uint8).repeat(12, axis=0).repeat(12, axis=1)
     place = np.clip(np.arange(200) - 25, 0, 75) * 2
@@ -113,18 +117,23 @@ def test_a_camera_that_pans_is_found_unless_its_motion_is_taken_back(
 
 
 def test_a_trained_run_finds_by_its_own_embedding_sizes_and_rate(video: Path, synthetic: Path, tmp_path: Path) -> None:
-    """This one's sees nothing but brightness, and not where: it changes with the mean of a tubelet alone."""
-    config = tiny("pretrain", synthetic, **{"data.rate": 5})
-    model = pretrain_model(config)
-    model.patch_embed.proj.weight.data[:] = 1.0
-    save_model(tmp_path / "run", Exported(model, config, ()))
-    out = ["--out", str(tmp_path / "out"), "--top", "1", "--length", "1"]
-    assert command(["find", str(video), "--model", str(tmp_path / "run"), *out]) == 0
+    config = tiny("pretrain", synthetic, **{"optim.epochs": 1, "optim.warmup_epochs": 0, "data.rate": 5})
+    folder = tmp_path / "run"
+    tracker, stop = JsonLinesTracker(folder / "metrics.jsonl"), StopRequest()
+    run(config, folder, FolderStore(folder / "checkpoints"), tracker, Process(0, 1, torch.device("cpu")), stop)
+    search = ["find", str(video), "--model", str(folder), "--out", str(tmp_path / "out"), "--top", "1", "--length", "1"]
+    assert command(search) == 0
     found = json.loads((tmp_path / "out/a film.json").read_text())
     [interval] = found["intervals"]
     assert interval["start"] < 12.5 < interval["end"]
     assert found["tokens_of_a_step"] == 4 * 5  # of 32 pixels by 42, in patches of 8
     assert found["steps"]["begin"][1] == pytest.approx(10 / 25, abs=0.01)
+
+    exported = load_model(folder)
+    torch.nn.init.zeros_(exported.model.patch_embed.proj.weight)  # that of a model that sees nothing
+    save_model(folder / "model", exported)
+    assert command(search) == 0
+    assert json.loads((tmp_path / "out/a film.json").read_text())["intervals"] == []
 
 
 def interrupt(*_: Any, **__: Any) -> NoReturn:
