@@ -15,15 +15,16 @@ _ITERATIONS = (5, 4, 1)  # from coarse to fine
 _REACH = 5  # of the search, in pixels of the coarsest level
 _SIZES = (1.0, 0.84, 1.19, 0.71, 1.41)  # that are tried
 _ALIKE = 0.2  # deviations of the clip's brightness: in the search, all that differs more differs the same
-_FAINT = 0.02  # deviations a pixel: slopes below are noise
+_FAINT = 0.02  # deviations: slopes of a pixel, and what is gained by a map, are noise below
 _STILL = 0.25  # pixels: no place moved further
+_MOST = 1.5  # times as many places look more alike as look less so
 
 
 def camera_motion(frames: Tensor, apart: int) -> Tensor:
     """Where each place of a frame was in the one ``apart`` before, as ``moved`` takes it.
 
     Brightness (B, T, H, W) -> (B, T - apart, 2, 3): the identity where nothing moved, or where the map found does not
-    explain most of the frame better.
+    clearly explain most of the frame better.
     """
     B, T, H, W = frames.shape
     levels = [(each[:, apart:].flatten(0, 1), each[:, :-apart].flatten(0, 1)) for each in _pyramid(frames)]
@@ -128,7 +129,8 @@ def _solve(normal: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _explains(motion: Tensor, after: Tensor, before: Tensor) -> Tensor:
-    """Whether more places that are seen both times look more alike by ``motion`` than look less so: (n)."""
+    """Whether of the places that are seen both times most look more alike by ``motion`` than without: (n)."""
     seen, inside = moved(before[:, None], motion)
     gained = ((after - before).abs() - (after - seen[:, 0]).abs()) * inside
-    return gained.sign().sum(dim=(1, 2)) > 0
+    more, less = ((sign * gained > _FAINT).sum(dim=(1, 2)) for sign in (1, -1))
+    return more > _MOST * less
