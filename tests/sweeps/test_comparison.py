@@ -184,5 +184,5 @@ def test_a_file_is_named_after_its_stem_and_another_name_is_refused(tmp_path: Pa
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump({key: value for key, value in TREE.items() if key != "name"}))
     assert Comparison.load(str(file)).name == "mine"
-    with pytest.raises(UsageError, match="no comparison 'none'; there are masks"):
+    with pytest.raises(UsageError, match="no comparison 'none'; there are frames, masks"):
         Comparison.load("none")
