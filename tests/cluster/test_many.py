@@ -1,4 +1,4 @@
-"""Two hundred trials on pretended nodes: API server, scheduler and operator are real, the pods start nothing."""
+"""Many trials on pretended nodes: API server, scheduler and operator are real, the pods start nothing."""
 
 import os
 import re
@@ -32,7 +32,7 @@ from tests.sweeps.simulated import Silent, trial_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-TRIALS, PARALLEL = 200, 40
+PARALLEL = 40
 FAKE = "everest.test/fake"
 
 
@@ -75,11 +75,15 @@ def patch_file(file: Path, exit_code: str) -> Path:
     return file
 
 
+def value_of(number: int) -> float:
+    return number / 1000
+
+
 class StandIn:
     """Numbers of pods that start nothing."""
 
     def latest(self, name: str) -> Mapping[str, tuple[int, float]]:
-        return {"val/top1": (1, int(name.rpartition("-")[2]) / TRIALS)}
+        return {"val/top1": (1, value_of(int(name.rpartition("-")[2])))}
 
     def running(self, tag: str, value: str) -> Mapping[str, Mapping[str, tuple[int, float]]]:
         return {}
@@ -104,8 +108,14 @@ def requests() -> Iterator[Counter[str]]:
         yield counts
 
 
-def test_two_hundred_trials_are_accounted_for_and_watched_not_polled(
-    platform: Platform, nodes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("count", [80, pytest.param(200, marks=pytest.mark.long)])
+def test_many_trials_are_accounted_for_and_watched_not_polled(
+    count: int,
+    platform: Platform,
+    nodes: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name, value in platform.environment.items():
         monkeypatch.setenv(name, value)
@@ -118,22 +128,22 @@ def test_two_hundred_trials_are_accounted_for_and_watched_not_polled(
     settings = PlatformSettings(work=tmp_path, cpu="1", memory="1Gi", shm="1Mi")
     study = Study.begin("many", space, open_storage(settings))
     launcher = Pretended(settings, tmp_path)
-    controller = Controller(study, launcher, StandIn(), Budget(PARALLEL, TRIALS), Silent(), same_fault=TRIALS)
+    controller = Controller(study, launcher, StandIn(), Budget(PARALLEL, count), Silent(), same_fault=count)
     with requests() as asked:
         controller.run(lambda controller: None, Interrupts())
     with capsys.disabled():
-        print(f"\n  {TRIALS} trials in {controller.books.spent.active_s:.0f} s; PyTorchJob requests: {dict(asked)}")
+        print(f"\n  {count} trials in {controller.books.spent.active_s:.0f} s; PyTorchJob requests: {dict(asked)}")
 
     trials = study.trials()
-    assert [trial.number for trial in trials] == list(range(TRIALS))
+    assert [trial.number for trial in trials] == list(range(count))
     for trial in trials:
         assert trial.state == (TrialState.FAIL if fails(trial.number) else TrialState.COMPLETE)
         if fails(trial.number):
             assert "exit code 3" in trial.user_attrs[REASON]
         else:
-            assert trial.value == trial.number / TRIALS
+            assert trial.value == value_of(trial.number)
     until(lambda: not any(each.startswith("many-") for each in platform.names("pytorchjobs")), "jobs to go")
     until(lambda: not any(each.startswith("many-") for each in platform.names("configmaps")), "ConfigMaps to go")
     assert asked["WATCH"] >= 1
     assert asked["LIST"] + asked["WATCH"] < 20
-    assert asked["GET"] <= 5 * TRIALS  # a name looked up before its job is made and removed, a uid, an end
+    assert asked["GET"] <= 5 * count  # a name looked up before its job is made and removed, a uid, an end

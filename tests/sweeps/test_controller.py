@@ -46,7 +46,7 @@ def cpu_s() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 
-@pytest.mark.parametrize("trials", [600, pytest.param(2000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("trials", [300, pytest.param(2000, marks=pytest.mark.long)])
 def test_many_trials_with_failures_and_preemptions_are_all_accounted_for(
     trials: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
