@@ -1,6 +1,7 @@
 """Tokens that move against the camera: the map that is found, and what is kept by it, against rendered truth."""
 
 import math
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from benchmarks.camera import Filmed
 from everest.config import Distance, ModelConfig
 from everest.data.camera import CameraMotion
+from everest.data.decode import read_frames
 from everest.data.synthetic import SceneName
 from everest.model.embed import TubeletEmbed
 from everest.model.masks import rero, residual
@@ -75,6 +77,17 @@ def test_each_pair_of_frames_of_each_clip_has_its_own_motion() -> None:
     torch.testing.assert_close(found, torch.tensor([[2.0, 4], [0, -6]]), atol=0.2, rtol=0)
     apart = camera_motion(clips, apart=2)[:, :, 0, 2] * 32
     torch.testing.assert_close(apart, torch.tensor([[6.0], [-6]]), atol=0.2, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("flipping_a_pancake.mkv", 0, 0.1), ("part_0.mp4", 0.9, 1)])
+def test_a_real_camera_that_stands_still_is_left_alone_and_one_that_moves_is_not(
+    clips: Path, name: str, least: float, most: float
+) -> None:
+    """Hands move before the first; the second, at a pool, never rests."""
+    frames = torch.from_numpy(read_frames(clips / name, range(0, 32, 2))).float().mean(dim=3)[None] / 255
+    found = camera_motion(frames, apart=2)[0]
+    moved = (found != torch.tensor([[1.0, 0, 0], [0, 1, 0]])).flatten(1).any(dim=1).float().mean()
+    assert least <= moved <= most
 
 
 @pytest.mark.parametrize(("camera", "times"), [("pan", 2), ("shake", 2), ("mixed", 2), ("zoom", 1.4)])
