@@ -133,12 +133,15 @@ def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Pla
 
     log = platform.jobs("logs", "faults", "--rank", "0").out
     saved_at, resumed_at = map(int, re.findall(r"faults continues at step (\d+)", log))
-    assert 60 <= saved_at <= 250 <= resumed_at + 50 < STEPS
+    assert 60 <= saved_at <= resumed_at
+    assert 200 <= resumed_at < STEPS
     logs_outlive_their_pods(platform, "faults")
     expected, found = weights(platform, whole), weights(platform, "faults")
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
     assert logged_steps(platform, "faults") == list(range(2, STEPS + 1, 2))
     client, (run,) = mlflow_runs(platform, "faults")
+    shown = [item.path for item in client.list_artifacts(run.info.run_id, "logs")]
+    assert shown == [f"logs/start-00{number}.log" for number in (1, 2, 3)]
     _, (undisturbed,) = mlflow_runs(platform, whole)
     losses = [
         sorted((entry.step, entry.value) for entry in client.get_metric_history(each.info.run_id, "train/loss"))
@@ -152,7 +155,7 @@ def logs_outlive_their_pods(platform: Platform, name: str) -> None:
     """Of the three pods, one after the other, two are gone."""
     log = platform.jobs("logs", name).out
     starts = re.split(rf"^--- start (\d+): {name}-worker-0 on \S+\n", log, flags=re.MULTILINE)
-    assert starts[::2][0] == ""
+    assert starts[0] == ""
     assert starts[1::2] == ["1", "2", "3"]
     for number, said in zip((1, 2, 3), starts[2::2], strict=True):
         asked = platform.jobs("logs", name, "--restart", str(number), "--rank", "0").out
