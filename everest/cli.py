@@ -1,6 +1,7 @@
 """The ``everest`` command. Any setting of the experiment is ``--dotted.name value``.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM) with everything saved.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 and 143 interrupted (Ctrl-C, SIGTERM) with everything saved, 71 this
+machine has failed the check before the first step.
 """
 
 import argparse

@@ -15,6 +15,12 @@ class Superseded(EverestError):
     """Another process has taken this run over; this one must not write any more."""
 
 
+class Unfit(EverestError):
+    """This machine cannot be trained on: it has failed a check."""
+
+    exit_code = 71  # os.EX_OSERR
+
+
 class UsageError(AgreedError):
     """A setting, flag or argument that cannot be accepted; nothing has been started."""
 

@@ -140,6 +140,19 @@ class PlatformSettings(BaseSettings):
     deadline_s: Positive | None = Field(None, description="seconds after which a job is ended")
     backoff_limit: int = Field(3, ge=0, description="restarts without a new checkpoint in between")
     grace_s: int = Field(300, ge=30, description="seconds a pod that must go has for its last checkpoint")
+    stall_steps: float = Field(
+        20,
+        ge=0,
+        description="usual steps without a sign of life after which a process stands still: its stacks are kept, and "
+        "the pod's processes begin again; 0: never",
+    )
+    stall_s: float = Field(300, gt=0, description="seconds that this is at least")
+    stall_slow_s: float = Field(
+        1800,
+        gt=0,
+        description="the same while it starts, compiles, validates, saves or waits for a server; at least twice the "
+        "patience",
+    )
     pod_patch: Path | None = Field(None, description="YAML file merged strategically into every pod")
 
     s3_endpoint: Server | None = Field(None, description="address of the S3 server; None: AWS")

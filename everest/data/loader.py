@@ -13,7 +13,7 @@ from everest.data.clips import EvaluationViews, TrainClips
 from everest.data.index import VideoIndex
 from everest.data.portions import Portions, testing_portions, training_portions
 from everest.data.units import Batch, InUnits, Units
-from everest.data.workers import ignore_interrupts, worker_context
+from everest.data.workers import begin_worker, worker_context
 from everest.seeding import derived_seed
 
 __all__ = ["Batch", "TrainOrder", "evaluation_loader", "train_loader"]
@@ -94,7 +94,7 @@ def _workers(config: Experiment, portions: Portions, device: torch.device) -> di
     return {
         "num_workers": portions.workers,
         "multiprocessing_context": worker_context(config),
-        "worker_init_fn": ignore_interrupts,
+        "worker_init_fn": begin_worker,
         "timeout": LOOK_EVERY_S,
         "prefetch_factor": portions.ahead,
         "pin_memory": device.type == "cuda",

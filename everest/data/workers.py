@@ -11,6 +11,7 @@ from typing import Literal
 
 from everest.config import Experiment
 from everest.cores import local_processes, usable_cores
+from everest.pulse import can_be_asked
 
 
 def worker_count(wanted: int | Literal["auto"]) -> int:
@@ -36,6 +37,7 @@ def start_early(config: Experiment) -> None:
     forkserver.ensure_running()
 
 
-def ignore_interrupts(*_: int) -> None:
+def begin_worker(*_: int) -> None:
     """Ctrl-C is the training process's business, which ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    can_be_asked("decoding worker")

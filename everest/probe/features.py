@@ -54,6 +54,7 @@ def features(
                 stop.check()
             bad.add(batch.bad)
             bar.advance()
+            process.pulse.beat()
             if len(batch.frames):
                 values.append(clip_features(model, batch.frames, config).unflatten(0, (-1, views)).mean(dim=1).cpu())
                 labels.append(batch.labels[::views].cpu())

@@ -17,13 +17,14 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from everest.errors import AgreedError, EverestError, UsageError
+from everest.pulse import Pulse, pulse_here
 
 T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)  # of what all do together
 _LOOK_EVERY_S = 0.05
 _CAUSE_FIRST_S = 3  # so that torchrun reports the process that began it
-_LOST = re.compile(r"(closed|reset) by peer|Broken pipe|[Tt]imed out (waiting|after)")  # gloo's words, and the store's
+LOST = re.compile(r"(closed|reset) by peer|Broken pipe|[Tt]imed out (waiting|after)")  # gloo's words, and the store's
 
 
 class PeerLost(EverestError):
@@ -40,6 +41,7 @@ class Process:
     world: int
     device: torch.device
     store: Store | None = None  # where processes leave notes for each other
+    pulse: Pulse = field(default_factory=Pulse, repr=False)
     _waits: Iterator[int] = field(default_factory=count, repr=False)
 
     @property
@@ -51,7 +53,8 @@ class Process:
         if self.world == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.int64)
-        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        with self.pulse.during("collective"):
+            dist.all_reduce(tensor, dist.ReduceOp.MAX)
         found: list[int] = tensor.tolist()
         return found
 
@@ -60,7 +63,8 @@ class Process:
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value)
+        with self.pulse.during("collective"):
+            dist.all_gather_object(values, value)
         return values
 
     def share(self, value: Any) -> Any:
@@ -69,13 +73,15 @@ class Process:
             return value
         self._wait_for([0], f"shared-{next(self._waits)}")
         values = [value]
-        dist.broadcast_object_list(values, src=0)
+        with self.pulse.during("collective"):
+            dist.broadcast_object_list(values, src=0)
         return values[0]
 
     def share_tensor(self, tensor: Tensor) -> None:
         """Gives ``tensor`` the first process's values, in place."""
         if self.world > 1:
-            dist.broadcast(tensor, src=0)
+            with self.pulse.during("collective"):
+                dist.broadcast(tensor, src=0)
 
     def together(self, work: Callable[[], T]) -> T:
         """Does it in every process. An EverestError of one of them is raised in all, as an AgreedError."""
@@ -102,8 +108,9 @@ class Process:
         """Until these processes have come here, however long that takes: the first may be waiting for a server."""
         assert self.store
         self.store.set(f"{what}/{self.rank}", "here")
-        while not self.store.check([f"{what}/{rank}" for rank in ranks]):
-            time.sleep(_LOOK_EVERY_S)
+        with self.pulse.during("collective"):
+            while not self.store.check([f"{what}/{rank}" for rank in ranks]):
+                time.sleep(_LOOK_EVERY_S)
 
 
 @contextmanager
@@ -113,16 +120,16 @@ def processes(device: torch.device) -> Iterator[Process]:
     A process that leaves by an exception leaves the group as it is: to take it down under NCCL would be to wait for
     the others. ``everest.leave`` ends it then. Raises PeerLost where the others do not come or have ended.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world, pulse = int(os.environ.get("WORLD_SIZE", "1")), pulse_here()
     if world == 1:
-        yield Process(0, 1, device)
+        yield Process(0, 1, device, pulse=pulse)
         return
     try:
-        process = _join(device)
+        process = _join(device, pulse)
         yield process
         process.leave()
     except RuntimeError as error:
-        if not _LOST.search(str(error)):
+        if not LOST.search(str(error)):
             raise
         time.sleep(_CAUSE_FIRST_S)
         raise PeerLost(
@@ -131,7 +138,7 @@ def processes(device: torch.device) -> Iterator[Process]:
         ) from None
 
 
-def _join(device: torch.device) -> Process:
+def _join(device: torch.device, pulse: Pulse) -> Process:
     store, rank, world = next(rendezvous("env://", timeout=TIMEOUT))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
@@ -141,4 +148,4 @@ def _join(device: torch.device) -> Process:
         timeout=TIMEOUT,
         device_id=device if device.type == "cuda" else None,
     )
-    return Process(rank, world, device, PrefixStore("notes", store))
+    return Process(rank, world, device, PrefixStore("notes", store), pulse)

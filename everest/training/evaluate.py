@@ -73,6 +73,7 @@ def evaluate(
                 stop.check()
             bad.add(batch.bad)
             bar.advance()
+            process.pulse.beat()
             if not len(batch.frames):
                 continue
             views = view_probabilities(model, batch.frames, config)

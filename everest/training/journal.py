@@ -68,7 +68,8 @@ class Journal:
         Raises AgreedError where a loss is not finite, or too many steps in a row were skipped for their gradient.
         """
         if self._unread:
-            values = torch.stack([torch.stack(entry.done).float() for entry in self._unread]).tolist()
+            with self._process.pulse.during("device"):
+                values = torch.stack([torch.stack(entry.done).float() for entry in self._unread]).tolist()
             losses = self._process.gather([loss for loss, _ in values])
             entries, self._unread = self._unread, []
             for entry, (_, norm), each in zip(entries, values, zip(*losses, strict=True), strict=True):

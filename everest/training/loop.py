@@ -17,6 +17,7 @@ from everest.data.loader import Batch, TrainOrder, train_loader
 from everest.data.workers import worker_count
 from everest.errors import AgreedError
 from everest.export import Exported
+from everest.machine import node
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.cost import cost_numbers
@@ -33,6 +34,7 @@ from everest.training.precision import in_bfloat16
 from everest.training.saved import Checkpoint, all_finite
 from everest.training.snapshot import map_tensors
 from everest.training.step import Loss, Step
+from everest.training.stragglers import Stragglers
 
 log = logging.getLogger(__name__)
 
@@ -118,11 +120,13 @@ class Training:
         due = every and within == 0 and epoch % every == 0 and step < self.steps
         if self.picture and due and time.monotonic() - self.drawn_at >= PICTURES_APART_S:
             self.drawn_at = time.monotonic()
-            self.picture(step)
+            with self.process.pulse.during("drawing"):
+                self.picture(step)
 
     def run_validation(self, step: int) -> dict[str, float]:
         assert self.validate
-        measured = self.validate()
+        with self.process.pulse.during("validating"):
+            measured = self.validate()
         self.report(measured, step)
         best = self.config.keep.best
         if self.process.main and best in measured:
@@ -141,6 +145,10 @@ class Training:
 
     def save(self, step: int) -> None:
         """Raises AgreedError where the weights are not finite: the checkpoint before is worth more than they are."""
+        with self.process.pulse.during("saving"):
+            self._save(step)
+
+    def _save(self, step: int) -> None:
         self.saved_at = time.monotonic()
         self.journal.read()
         if any(self.process.largest(not all_finite(self.model.state_dict().values()))):
@@ -160,7 +168,8 @@ class Training:
 
     def settle(self) -> None:
         """Returns, in all processes, when what was saved is whole: none may end before, or its peers are ended too."""
-        self.process.together(self.checkpoints.finish)
+        with self.process.pulse.during("saving"):
+            self.process.together(self.checkpoints.finish)
 
     @property
     def lr(self) -> float:
@@ -176,6 +185,21 @@ class Training:
             paths += batch.paths
             self.bad.add(batch.bad)
             yield batch
+
+    def begin(self, start: int) -> None:
+        if not start:
+            self.draw(0)
+        elif self.validates_after(start):  # saved, but perhaps not validated any more
+            self.run_validation(start)
+
+    def begin_step(self, step: int) -> None:
+        self.process.pulse.step(step)
+        self.schedule.set(step)
+
+    def next_batch(self, pace: Pace, batches: Iterator[Batch]) -> Batch:
+        patience_s = self.config.data.time_limit + self.index.videos.patience_s
+        with self.process.pulse.during("data", patience_s):
+            return pace.next(batches)
 
     def share_bad(self) -> dict[str, str]:
         """Unreadable videos that any process has met; each says those that are new to it."""
@@ -194,19 +218,18 @@ def train(training: Training, start: int) -> None:
     config, process, order = t.config, t.process, t.order
     order.start = start
     batches = iter(train_loader(t.index, config, order, process.device))
-    take_step = Step(config, t.model, t.loss, t.optimizer, process)
-    t.model.train()
-    if not start:
-        t.draw(0)
-    if start and t.validates_after(start):  # saved, but perhaps not validated any more
-        t.run_validation(start)
     pace, limit = Pace(worker_count(config.data.workers), process.device), DataLimit(remedies(config, t.index))
+    stragglers = Stragglers(process.gather(node()))
+    take_step = Step(config, t.model, t.loss, t.optimizer, process, pace.computed)
+    t.model.train()
+    with pace.paused():
+        t.begin(start)
     hardware = Hardware(process, t.model, config, in_bfloat16(config, process.device))
     with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
         for step in range(start, t.steps):
-            t.schedule.set(step)
+            t.begin_step(step)
             paths: list[str] = []
-            taken = take_step(step, t.noting(paths, (pace.next(batches) for _ in take_step.micro_batches)))
+            taken = take_step(step, t.noting(paths, (t.next_batch(pace, batches) for _ in take_step.micro_batches)))
             t.journal.add(step, t.lr, taken, paths)
 
             done = step + 1
@@ -225,6 +248,7 @@ def train(training: Training, start: int) -> None:
                 bar.show({name: numbers[name] for name in _SHOWN if name != _WAIT or numbers[name] > _LITTLE})
                 if process.main:
                     limit.see(numbers, seconds)
+                    stragglers.see(pace.shares, seconds)
                 t.journal.shown()
 
             with pace.paused():

@@ -15,6 +15,7 @@ from everest.data.packed.videos import PackedVideos
 from everest.data.units import Batch
 from everest.data.workers import worker_count
 from everest.training.distributed import Process
+from everest.training.stragglers import Share, slowness
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,14 @@ class Pace:
 
     def __init__(self, workers: int, device: torch.device, clock: Callable[[], float] = time.monotonic) -> None:
         self._workers, self._clock = max(1, workers), clock
+        self.shares: list[Share] = []  # by rank, of the time that numbers were last shown of
         self._gpu = device.type == "cuda"
         self._begin()
 
     def _begin(self) -> None:
         self._since, self._making_s, self._clips = self._clock(), 0.0, 0
         self._waits: list[tuple[_Moment, _Moment]] = []
+        self._computed: list[tuple[_Moment, _Moment]] = []
 
     @property
     def seconds(self) -> float:
@@ -49,6 +52,10 @@ class Pace:
         self._making_s += batch.seconds
         self._clips += len(batch.frames)
         return batch
+
+    def computed(self) -> None:
+        """What came in last has been, by this process; it waits for the others from now on."""
+        self._computed.append((self._waits[-1][1], self._moment()))
 
     def _moment(self) -> _Moment:
         if not self._gpu:
@@ -70,16 +77,18 @@ class Pace:
         On a GPU what came in must have been computed.
         """
         seconds = max(self.seconds, 1e-9)
-        waited_s = sum(_seconds(began, came) for began, came in self._waits)
-        each = process.gather((self._clips, self._making_s, waited_s / seconds))
-        clips_per_s = sum(clips for clips, _, _ in each) / seconds
-        data_wait = max(waited for _, _, waited in each)
+        share = Share(*(sum(_seconds(*pair) for pair in pairs) for pairs in (self._waits, self._computed)))
+        each = process.gather((self._clips, self._making_s, share.waiting_s / seconds, share))
+        clips_per_s = sum(clips for clips, _, _, _ in each) / seconds
+        data_wait = max(waited for _, _, waited, _ in each)
+        self.shares = [share for _, _, _, share in each]
         self._begin()
-        return {
+        slow = {"perf/straggler": slowness(self.shares)} if process.world > 1 else {}
+        return slow | {
             "perf/clips_per_s": clips_per_s,
             "perf/data_wait": data_wait,
             "perf/step_clips_per_s": clips_per_s / max(1 - data_wait, 1e-9),
-            "perf/loader_clips_per_s": sum(self._workers * clips / max(making, 1e-9) for clips, making, _ in each),
+            "perf/loader_clips_per_s": sum(self._workers * clips / max(making, 1e-9) for clips, making, _, _ in each),
         }
 
 

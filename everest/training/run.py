@@ -26,6 +26,7 @@ from everest.model.weights import load_weights
 from everest.probe.measure import alike_labelled, measure_knn
 from everest.protocols import CheckpointStore, Outcome, Queue, Tracker
 from everest.seeding import choose_algorithms, seed_everything
+from everest.training.check import check_machines
 from everest.training.checkpoint import Checkpoints, clear_scratch
 from everest.training.compiling import compiles
 from everest.training.distributed import Process
@@ -76,7 +77,8 @@ def run(
     ``folder`` keeps what a person looks at: the experiment, figures, the exported model and the result. ``queue``
     may take checkpoints to the store while training goes on.
     Raises UsageError before anything is written where the experiment cannot be run or is not the one
-    that ``folder`` was begun with, or so many processes cannot share it; Interrupted after saving when asked to stop.
+    that ``folder`` was begun with, or so many processes cannot share it; Unfit before the first step where this machine
+    fails its check; Interrupted after saving when asked to stop.
     """
     config.share_of(process.world)
     process.together(lambda: compiles(config, process.device))
@@ -84,11 +86,13 @@ def run(
     process.together(lambda: _require_shared_memory(config, val_index))
     data = _data(train_index, val_index)
     process.together(lambda: _begin(folder, config, data) if process.main else None)
+    check_machines(process, folder)
     checkpoints = Checkpoints(store, folder, config.keep.checkpoints, queue)
     training = process.together(
         lambda: _prepare(config, folder, checkpoints, tracker, process, stop, train_index, val_index)
     )
-    begun = process.share(process.together(lambda: _take_over(training) if process.main else None))
+    with process.pulse.during("loading"):
+        begun = process.share(process.together(lambda: _take_over(training) if process.main else None))
     if begun:
         training.restore_from_first(begun)
     start = begun.step if begun else 0
@@ -101,6 +105,7 @@ def run(
         with checkpoints:
             _describe_data(config, tracker, train_index, val_index)
             train(training, start)
+            process.pulse.enter("finishing")
             result = _finish(training, folder, val_index)
         outcome = "finished"
     except Interrupted:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Variable
 from torch.nn.parallel import DistributedDataParallel
 
 from everest.config import Experiment
@@ -33,7 +34,8 @@ class Step:
     """Forward and backward of this process's micro-batches, then AdamW (fused) on the mean gradient of all.
 
     Random choices depend on the step and the micro-batch's number in it, not on the process that makes them.
-    Where any micro-batch's loss or gradient is not finite, no process changes its weights.
+    Where any micro-batch's loss or gradient is not finite, no process changes its weights. ``computed`` is called when
+    a micro-batch's gradients are there, before those of other processes are waited for.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Step:
         loss: Loss,
         optimizer: torch.optim.AdamW,
         process: Process,
+        computed: Callable[[], None] = lambda: None,
     ) -> None:
         self.config, self.model, self.loss, self.optimizer = config, model, loss, optimizer
-        self.process = process
+        self.process, self.computed = process, computed
         set_recompute(model, config.optim.recompute)
         self.micro_batches = config.optim.dealt(process.rank, process.world)
-        network = compiled(model) if compiles(config, process.device) else model
+        self._compiles = compiles(config, process.device)
+        network = compiled(model) if self._compiles else model
         self.network: nn.Module = (
             DistributedDataParallel(
                 network,
@@ -67,6 +71,8 @@ class Step:
         for number, batch in zip(self.micro_batches, batches, strict=True):
             with self._sums() if number != self.micro_batches[-1] else nullcontext():
                 losses.append(self._forward_backward(batch, ("step", step, number)))
+        self._compiles = False  # any more
+        self.process.pulse.enter("update")
         return Done(torch.stack(losses).mean(), self._update())
 
     def _sums(self) -> AbstractContextManager[None]:
@@ -79,7 +85,8 @@ class Step:
 
     def _forward_backward(self, batch: Batch, keys: tuple[int | str, ...]) -> Tensor:
         """Adds the micro-batch's gradients, all of them NaN where its loss is not finite. Returns the loss."""
-        config, device = self.config, self.process.device
+        config, device, pulse = self.config, self.process.device, self.process.pulse
+        pulse.enter("compiling" if self._compiles else "forward")
         seed_everything(config.seed, *keys)
         clips = batch.frames
         if config.frames.select:
@@ -88,8 +95,16 @@ class Step:
         with autocast(config, device):
             loss = self.loss(self.network, clips, batch.labels)
         share = 1 / len(self.micro_batches)
+        loss.register_hook(lambda _: Variable._execution_engine.queue_callback(self._computed))
+        if not self._compiles:
+            pulse.enter("backward")
         loss.backward(torch.where(loss.detach().isfinite(), share, torch.nan))
         return loss.detach()
+
+    def _computed(self) -> None:
+        self.computed()
+        if self.process.world > 1:
+            self.process.pulse.enter("collective")
 
     def _update(self) -> Tensor:
         """Returns the norm of the gradients, which clipping divides by and AdamW looks at, both within its kernel."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from orchestration.job import UNFIT
+
 _MOUNTING = _TAKEN_UP = timedelta(seconds=20)
 _MEMORY = "OOMKilled"
 _EVICTED = {"Evicted", "Preempting", "TaintManagerEviction", "NodeLost", "DeletionByTaintManager", "PodGC"}
@@ -122,6 +124,8 @@ def _ended(pod: str, code: int, reason: str, times: int) -> Ending:
     often = f", {times} times" if times > 1 else ""
     if reason == _MEMORY:
         return Ending(f"{pod} was OOMKilled{often}: it needs more memory than it has (EVEREST_MEMORY)", code, True)
+    if code == UNFIT:
+        return Ending(f"{pod} was on a node that failed the check before the first step{often}", code, True)
     return Ending(f"{pod} ended with exit code {code} ({reason}){often}", code, code >= 128)
 
 

@@ -68,10 +68,13 @@ def _train(let_in: Sequence[str]) -> None:
     folder = settings.work / config.name
     device = choose_device(LocalSettings.load().device, settings.gpus)
     with processes(device) as process, stop_requests() as stop, _s3(settings, config, process, let_in) as s3:
-        if process.share(process.together(lambda: _finished(s3.store, config) if s3 else None)):
+        with process.pulse.during("S3"):
+            finished = process.share(process.together(lambda: _finished(s3.store, config) if s3 else None))
+        if finished:
             log.info("%s is finished already; choose another --name to run it again", config.name)
             return
-        _place_initial_weights(config, settings, process, let_in)
+        with process.pulse.during("S3"):
+            _place_initial_weights(config, settings, process, let_in)
         if s3 is None:
             run(config, folder, FolderStore(folder / "checkpoints"), NullTracker(), process, stop)
             return
@@ -109,20 +112,21 @@ def _s3(
         except Exception as error:
             soon = isinstance(error, Interrupted) or not isinstance(error, EverestError)
             try:
-                _flush(uploads, settings.grace_s - LAST_WORDS_S if soon else settings.patience_s)
+                _flush(uploads, settings.grace_s - LAST_WORDS_S if soon else settings.patience_s, process)
             except EverestError as left:
                 log.error("%s; the run will go on from an earlier checkpoint", left)  # noqa: TRY400
             raise
-        _flush(uploads, settings.patience_s)
+        _flush(uploads, settings.patience_s, process)
     finally:
         store.close()
         uploads.close()
 
 
-def _flush(uploads: "Outbox", seconds: float) -> None:
+def _flush(uploads: "Outbox", seconds: float, process: "Process") -> None:
     """Nothing waits for other processes any more, so that it need not end where one of them is lost."""
     signal.signal(END, signal.SIG_IGN)
-    uploads.flush(seconds)
+    with process.pulse.during("S3"):
+        uploads.flush(seconds)
 
 
 def _finished(store: "S3Store", config: Experiment) -> bool:

@@ -21,13 +21,17 @@ from pathlib import Path
 
 import psutil
 
-from everest.errors import EverestError, UsageError
+from everest.errors import EverestError, Unfit, UsageError
 from everest.files import write_text
 from everest.leave import leave
 from everest.progress import start_logging
+from everest.pulse import FOLDER, pulse_here
 from orchestration.job import AGAIN, EXIT_CODE, PROCESS
 from orchestration.pod.output import Output
 from orchestration.pod.secrets import hiding, named
+from orchestration.pod.standstill import Bounds
+from orchestration.pod.watching import Watch
+from orchestration.settings import PlatformSettings
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +40,12 @@ _HEAVY = ["everest.training.run", "everest.training.local", "orchestration.pod.r
 
 
 def torchrun(
-    flags: Sequence[str], entry: Callable[..., int], arguments: Sequence[str], grace_s: float, output: Output
+    flags: Sequence[str],
+    entry: Callable[..., int],
+    arguments: Sequence[str],
+    grace_s: float,
+    output: Output,
+    watch: Watch,
 ) -> int:
     """Runs ``entry`` in processes as torchrun does: how many and how they meet is said by its flags or PET_* variables.
 
@@ -58,7 +67,7 @@ def torchrun(
     config, _, _ = config_from_args(options)
     config.start_method = "forkserver"
     first = options.node_rank * config.nproc_per_node
-    with tempfile.TemporaryDirectory() as notes, ExitStack() as pipes:
+    with tempfile.TemporaryDirectory() as notes, watch.over(Path(notes)) as stalled, ExitStack() as pipes:
         for local in range(config.nproc_per_node):
             pipes.enter_context(output.pipe(Path(notes) / f"{_SAYS}{local}", f"[rank {first + local}] "))
         try:
@@ -67,10 +76,11 @@ def torchrun(
             return 128 + int(stopped.sigval)
         except ChildFailedError as failed:
             noted = {int(said) for file in Path(notes).glob(f"{_CODE}*") if (said := file.read_text())}
-            for code in (EverestError.exit_code, UsageError.exit_code):
+            for code in (Unfit.exit_code, EverestError.exit_code, UsageError.exit_code):
                 if code in noted:
                     return code
-            log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
+            if not stalled():
+                log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
             return AGAIN
         except Exception as error:  # the other pods did not come
             log.warning("torchrun: %s: %s", type(error).__name__, error)
@@ -91,6 +101,8 @@ def _noting(notes: str, entry: Callable[..., int], *arguments: str) -> None:
     says = os.open(Path(notes) / f"{_SAYS}{os.environ['LOCAL_RANK']}", os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(says, descriptor)
+    os.environ[FOLDER] = notes
+    pulse_here()
     try:
         code = entry(*arguments)
     except Exception:
@@ -101,16 +113,21 @@ def _noting(notes: str, entry: Callable[..., int], *arguments: str) -> None:
     leave(code)
 
 
-def alone(command: Sequence[str], output: Output) -> int:
+def alone(command: Sequence[str], output: Output, watch: Watch) -> int:
     """One process needs no torchrun: the same exit codes and the same lines, without a second start of torch."""
-    child = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda signum, _: child.send_signal(signum))
-    assert child.stdout
-    with child.stdout, output.listening(child.stdout.fileno(), "[rank 0] "):
-        code = child.wait()
+    with tempfile.TemporaryDirectory() as notes, watch.over(Path(notes)) as stalled:
+        there = {**os.environ, FOLDER: notes}
+        child = subprocess.Popen(
+            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=there
+        )
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda signum, _: child.send_signal(signum))
+        assert child.stdout
+        with child.stdout, output.listening(child.stdout.fileno(), "[rank 0] "):
+            code = child.wait()
     if code < 0:
-        log.warning("%s", _fate(0, code))
+        if not stalled():
+            log.warning("%s", _fate(0, code))
         return AGAIN
     return code
 
@@ -138,11 +155,12 @@ def main() -> None:
     write_text(Path(folder) / PROCESS, json.dumps({"pid": here.pid, "started": here.create_time()}))
     with Output(hiding(named(os.environ))) as output:
         start_logging()
+        watch = Watch(Bounds.of(PlatformSettings.load()), lambda name, text: write_text(Path(folder) / name, text))
         if processes == "1":
-            code = alone(["-m", "everest", *arguments], output)
+            code = alone(["-m", "everest", *arguments], output, watch)
         else:
             flags = ["--standalone", "--nproc-per-node", processes]
-            code = torchrun(flags, run_everest, arguments, float(grace), output)
+            code = torchrun(flags, run_everest, arguments, float(grace), output, watch)
     write_text(Path(folder) / EXIT_CODE, str(code))
     sys.exit(code)
 

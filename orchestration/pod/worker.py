@@ -7,23 +7,28 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 from everest.config import Experiment
-from everest.errors import EverestError, UsageError
+from everest.errors import EverestError, Unfit, UsageError
 from everest.progress import start_logging
-from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP
+from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP, UNFIT
 from orchestration.outbox import one_line
 from orchestration.pod.keeper import EVERY_S, keeping
 from orchestration.pod.meeting import Meetings
 from orchestration.pod.output import Output
 from orchestration.pod.rank import LAST_WORDS_S, run_rank
 from orchestration.pod.secrets import hiding
+from orchestration.pod.standstill import Bounds
 from orchestration.pod.starts import count_start
 from orchestration.pod.torchrun import load, torchrun
+from orchestration.pod.watching import Watch
+from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
 from orchestration.teams import team_sizes
 
@@ -88,13 +93,13 @@ def _work(output: Output) -> int:
     settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
     output.end.enter_context(keeping(output.kept, settings, config.name, _pod()))
     early, meetings = 0, None
+    watch = Watch(Bounds.of(settings), partial(_keep, settings, config.name))
     while True:
         signal.signal(signal.SIGTERM, _end)
         started = time.monotonic()
         start = count_start(settings, config.name)
-        run = partial(
-            torchrun, entry=run_rank, arguments=start.let_in, grace_s=settings.grace_s - LAST_WORDS_S, output=output
-        )
+        grace_s = settings.grace_s - LAST_WORDS_S
+        run = partial(torchrun, entry=run_rank, arguments=start.let_in, grace_s=grace_s, output=output, watch=watch)
         if settings.elastic:
             sizes = team_sizes(settings, config)
             load()  # no team waits for this pod
@@ -105,7 +110,8 @@ def _work(output: Output) -> int:
         if code == UsageError.exit_code and start.again:
             return EverestError.exit_code
         if code != AGAIN:
-            return code
+            return UNFIT if code == Unfit.exit_code else code
+        watch.require_new()
         signal.signal(signal.SIGTERM, _end)
         early = early + 1 if time.monotonic() - started < _EARLY_S else 0
         if early > _MOST_EARLY:
@@ -114,6 +120,17 @@ def _work(output: Output) -> int:
         log.warning("a process broke down; starting again from the newest checkpoint")
         time.sleep(min(60, 2**early))
         _begin(output)
+
+
+def _keep(settings: PlatformSettings, run: str, name: str, text: str) -> None:
+    """In S3, where it answers: nothing waits for that."""
+    store = S3Store(settings, run)
+    try:
+        with tempfile.NamedTemporaryFile("w", delete=False, encoding="utf-8") as file:
+            file.write(text)
+        store.put(Path(file.name), name)
+    finally:
+        store.close()
 
 
 def _end(signum: int, _: object) -> NoReturn:

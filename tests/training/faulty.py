@@ -22,10 +22,13 @@ def _break(fault: str) -> None:
     """Whatever waits for others waits for ever, as under NCCL."""
     import torch.distributed
 
+    from everest.training import check
     from everest.training.step import Step
 
     forward_backward = Step._forward_backward
     last = os.environ["RANK"] == "1"
+    if last and fault == "unfit":
+        check._hadamard = lambda order: torch.ones(order, order)  # type: ignore[assignment]
 
     def breaking(self: Step, batch: Any, keys: tuple[int | str, ...]) -> Any:
         if keys[1] == STEP and last and fault == "killed":

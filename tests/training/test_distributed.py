@@ -11,7 +11,8 @@ import psutil
 import pytest
 import torch
 
-from everest.errors import AgreedError, EverestError, UsageError
+from everest.errors import AgreedError, EverestError, Unfit, UsageError
+from everest.pulse import Pulse
 from everest.training import distributed
 from everest.training.distributed import Process
 from orchestration.job import AGAIN
@@ -27,10 +28,13 @@ _HANGS_S = 600  # destroy_process_group and blocked collectives would take an ho
 _POD = """
 import sys
 from orchestration.pod.output import Output
+from orchestration.pod.standstill import Bounds
 from orchestration.pod.torchrun import torchrun
+from orchestration.pod.watching import Watch
 from tests.training.faulty import run_faulty
+watch = Watch(Bounds(0, 0, 0), print)
 with Output() as output:
-    code = torchrun(["--standalone", "--nproc-per-node", "2"], run_faulty, sys.argv[1:], 3600, output)
+    code = torchrun(["--standalone", "--nproc-per-node", "2"], run_faulty, sys.argv[1:], 3600, output, watch)
 sys.exit(code)
 """
 _TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.training.faulty"]
@@ -63,14 +67,20 @@ def test_a_process_that_fails_alone_says_its_line_and_is_gone_though_the_others_
         run.communicate()
 
 
-@pytest.mark.parametrize(("fault", "code"), [("failed", EverestError.exit_code), ("killed", AGAIN)])
+@pytest.mark.parametrize(
+    ("fault", "code"), [("failed", EverestError.exit_code), ("killed", AGAIN), ("unfit", Unfit.exit_code)]
+)
 def test_the_pod_of_a_process_that_fails_alone_ends_with_what_happened(
     synthetic: Path, tmp_path: Path, fault: str, code: int
 ) -> None:
     run = started(["-c", _POD], fault, synthetic, tmp_path / "run")
     said, _ = run.communicate(timeout=_HANGS_S)
     assert run.returncode == code, said
-    line = {"failed": f"[rank 1] everest: {LINE}\n", "killed": "rank 1 was ended by SIGKILL (out of memory?)\n"}
+    line = {
+        "failed": f"[rank 1] everest: {LINE}\n",
+        "killed": "rank 1 was ended by SIGKILL (out of memory?)\n",
+        "unfit": f"[rank 1] everest: rank 1 on {os.uname().nodename} failed the check before the first step: a matrix",
+    }
     assert line[fault] in said
     assert "Traceback" not in said
 
@@ -91,7 +101,7 @@ def test_the_group_knows_its_device_and_waits_ten_minutes(monkeypatch: pytest.Mo
     monkeypatch.setattr(distributed, "rendezvous", lambda *_, **__: iter([(store, 3, 8)]))
     monkeypatch.setattr(distributed.dist, "init_process_group", lambda backend, **more: joined.update(more))
     device = torch.device("cuda", 3)
-    assert distributed._join(device).rank == 3
+    assert distributed._join(device, Pulse()).rank == 3
     assert (joined["device_id"], joined["timeout"]) == (device, timedelta(minutes=10))
 
 

@@ -19,6 +19,7 @@ from everest.training.interrupt import StopRequest
 from everest.training.local import FolderStore, JsonLinesTracker
 from everest.training.pace import DataLimit, Pace, remedies
 from everest.training.run import run
+from everest.training.stragglers import Share
 from tests.conftest import tiny
 
 ALONE = Process(0, 1, torch.device("cpu"))
@@ -56,16 +57,19 @@ def test_waiting_the_steps_speed_and_the_workers_are_told_apart() -> None:
 
 def test_of_several_processes_clips_are_added_and_the_longest_wait_counts() -> None:
     class Three(Process):
-        def gather(self, value: tuple[int, float, float]) -> list[tuple[int, float, float]]:
-            return [value, (4, 2.0, 0.5), (4, 4.0, 0.0)]
+        def gather(self, value: tuple[int, float, float, Share]) -> list[tuple[int, float, float, Share]]:
+            return [value, (4, 2.0, 0.5, Share(2.0, 0.0)), (4, 4.0, 0.0, Share(0.0, 2.5))]
 
     clock = Clock()
     pace = Pace(workers=2, device=ALONE.device, clock=clock)
     pace.next(batches(clock, 1, 1))
-    clock.now += 3
+    clock.now += 0.5
+    pace.computed()
+    clock.now += 2.5
     assert pace.numbers(Three(0, 3, torch.device("cpu"))) == pytest.approx({
         "perf/clips_per_s": 12 / 4, "perf/data_wait": 0.5,
         "perf/step_clips_per_s": 6, "perf/loader_clips_per_s": 2 * 4 / 1 + 2 * 4 / 2 + 2 * 4 / 4,
+        "perf/straggler": 2.5 / 2,
     })  # fmt: skip
 
 

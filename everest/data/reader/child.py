@@ -17,9 +17,11 @@ from everest.data.reader.errors import DecodeError
 from everest.data.reader.picture import Cutter, Paint, Painter, Shape
 from everest.data.reader.window import Window
 from everest.data.reader.wire import PICTURE_HEAD, Gone, Wire
+from everest.pulse import can_be_asked
 
 
 def main() -> None:
+    can_be_asked("reader of videos")
     for number in (signal.SIGINT, signal.SIGTERM):  # who asks decides; without it the connection ends
         signal.signal(number, signal.SIG_IGN)
     with suppress(Gone), socket.socket(fileno=int(sys.argv[1])) as connection:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from everest.config import Experiment
-from everest.errors import EverestError, UsageError
+from everest.errors import EverestError, Unfit, UsageError
 from everest.protocols import LATEST
-from orchestration.job import AGAIN
+from orchestration.job import AGAIN, UNFIT
 from orchestration.pod import starts, worker
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
@@ -117,6 +117,12 @@ def test_only_what_has_never_run_was_started_wrongly(pod: PlatformSettings, monk
     monkeypatch.setenv("EVEREST_SUBMISSION", "second")
     assert ends_with(monkeypatch, AGAIN, 2) == 1
     assert ends_with(monkeypatch, 143) == 143
+
+
+def test_a_pod_on_a_node_that_is_unfit_ends_so_that_another_takes_its_place(
+    pod: PlatformSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ends_with(monkeypatch, Unfit.exit_code) == UNFIT >= 128
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow warns of itself

@@ -1,0 +1,84 @@
+"""What the processes of a rank are doing: Python's stacks where one can still write them, and the kernel's word."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from everest.pulse import FOLDER, STACKS, stacks_of
+
+_ANSWER_S, _LOOK_S, _SETTLED_S = 5.0, 0.05, 0.3
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it has started: decoding workers, and what reads videos for them."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def end_what_is_left(folder: Path) -> None:
+    """Decoding workers of processes that were killed, and readers of theirs: nobody else would end them."""
+    for file in folder.glob("stacks-*"):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process = psutil.Process(int(file.name.removeprefix("stacks-")))
+            if process.environ().get(FOLDER) == str(folder):
+                process.kill()
+
+
+def ended(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    return True
+
+
+def stacks(folder: Path, pid: int) -> str:
+    """Of a rank's whole family, those that cannot be asked left out; ``folder`` is what they have been given."""
+    asked = [process for process in family(pid) if stacks_of(folder, process.pid).exists()]
+    before = {process.pid: stacks_of(folder, process.pid).stat().st_size for process in asked}
+    for process in asked:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(STACKS)
+    _wait(folder, {pid: size for pid, size in before.items() if not is_stopped(pid)})
+    return "\n".join(line for process in asked for line in _said(folder, process.pid))
+
+
+def _wait(folder: Path, before: dict[int, int]) -> None:
+    """Until all have written, and nothing any more."""
+    sizes, deadline, settled_at = before, time.monotonic() + _ANSWER_S, 0.0
+    while time.monotonic() < deadline:
+        time.sleep(_LOOK_S)
+        now = {pid: stacks_of(folder, pid).stat().st_size for pid in before}
+        if now != sizes:
+            sizes, settled_at = now, time.monotonic() + _SETTLED_S
+        if all(now[pid] > before[pid] for pid in before) and time.monotonic() > settled_at:
+            return
+
+
+def _said(folder: Path, pid: int) -> Iterator[str]:
+    what, *lines = stacks_of(folder, pid).read_text(errors="replace").splitlines()
+    yield f"{what}, pid {pid}: {_state(pid)}"
+    yield from (f"  {line}" for line in lines or ["it does not answer"])
+
+
+def _state(pid: int) -> str:
+    """As the kernel has it: ``S (sleeping), in futex_wait_queue``."""
+    said = "gone"
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        said = next(line.split(maxsplit=1)[1] for line in lines if line.startswith("State:"))
+    with suppress(OSError):
+        where = Path(f"/proc/{pid}/wchan").read_text()
+        said += f", in {where}" if where not in {"", "0"} else ""
+    with suppress(OSError):  # root's alone
+        said += "".join(f"\n    {line}" for line in Path(f"/proc/{pid}/stack").read_text().splitlines())
+    return said
+
+
+def is_stopped(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    return False

@@ -1,0 +1,167 @@
+"""A run that stands still is noticed, named and begun again; one that is only slow is left alone."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from everest.config import Experiment
+from everest.training.saved import SavedCheckpoints
+from orchestration.job import AGAIN
+from orchestration.pod.output import Output
+from orchestration.pod.standstill import Bounds
+from orchestration.pod.torchrun import alone
+from orchestration.pod.watching import Watch
+from orchestration.s3 import S3Store
+from orchestration.settings import PlatformSettings
+from tests.conftest import tiny
+from tests.integration.command import environment
+from tests.orchestration.pod.faulty_pod import STOPPED_S, VALIDATED_S
+from tests.services import HANGS_S, free_port, s3_settings
+
+ROOT = Path(__file__).resolve().parents[3]
+NODE = "node-7"
+PATIENT = {
+    "stall_steps": 2.0,
+    "stall_s": 8.0,
+    "stall_slow_s": 600.0,
+    "patience_s": 300,
+}  # a step takes milliseconds here
+
+
+def pod(
+    config: Experiment, settings: PlatformSettings, folder: Path, *faults: str, processes: int = 2
+) -> tuple[int, str]:
+    """Its exit code and what it said, without the times."""
+    folder.mkdir()
+    (folder / "experiment.yaml").write_text(config.to_yaml())
+    port = str(free_port())
+    where = {"PET_NODE_RANK": "0", "PET_NNODES": "1", "PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": port}
+    with (folder / "log.txt").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.orchestration.pod.faulty_pod", str(folder), *faults],
+            cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, timeout=HANGS_S, check=False,
+            env=environment(folder, **settings.environment(), **where, EVEREST_GPUS="0", EVEREST_NODE=NODE,
+                            EVEREST_SUBMISSION="first", PET_NPROC_PER_NODE=str(processes)),
+        )  # fmt: skip
+    return done.returncode, re.sub(r"(?m)^\S+Z ", "", (folder / "log.txt").read_text())
+
+
+def weights(settings: PlatformSettings, run: str, folder: Path) -> dict[str, object]:
+    folder.mkdir()
+    store = S3Store(settings, run)
+    SavedCheckpoints(store, folder).fetch_newest(folder)
+    store.close()
+    return dict(load_file(folder / "model.safetensors"))
+
+
+@pytest.mark.long
+def test_a_pod_in_which_one_process_after_the_other_stands_still_ends_with_the_weights_of_one_where_none_does(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what only takes its time, a process that is stopped for a while and a slow validation, is left alone."""
+    settings = s3_settings(monkeypatch, **PATIENT)
+    assert STOPPED_S < settings.stall_s < VALIDATED_S
+    config = tiny(
+        "finetune", synthetic, **{"optim.micro_batch": 2, "optim.steps": 24, "evaluate.every_epochs": 100,
+        "keep.checkpoint_steps": 1, "data.workers": 1, "data.time_limit": 20},
+    )  # fmt: skip
+    whole = config.override({"name": "whole"})
+    faults = ["pauses:1:3", "loops:1:5", "stops:0:8", "dies:1:11", "deadlocks:1:14"]
+    code, said = pod(config, settings, tmp_path / "faulty", *faults)
+    assert code == 0, said
+    assert pod(whole, settings, tmp_path / "whole")[0] == 0
+
+    lines = re.findall(r"ERROR (rank .*)", said)
+    assert lines[::2] == lines[1::2]  # before all that is known of it, and after
+    looped, stopped, starved = lines[::2]
+    found = (
+        r"rank {} on {} stands still: in step {}, {}, for \d+ s( where a step takes \S+ s)?; 1 others of the pod wait"
+    )
+    assert re.match(found.format(1, NODE, 5, "forward"), looped)
+    assert re.match(found.format(0, NODE, 8, "forward"), stopped)
+    assert stopped.endswith("its process is stopped, as by SIGSTOP")
+    assert re.match(found.format(1, NODE, r"1\d", "data"), starved)
+    assert said.count("starting again from the newest checkpoint") == len(faults) - 1
+    assert "rank 1 was ended by SIGKILL" in said
+
+    store = S3Store(settings, config.name)
+    kept = sorted(key for key in store.list() if key.startswith("stalls/"))
+    reports = [store.read(key) or "" for key in kept]
+    store.close()
+    assert [report.splitlines()[0] for report in reports] == [looped, stopped, starved]
+    for report in reports:
+        assert all(line in said for line in report.splitlines()[3:])
+    assert "goes_round_and_round" in reports[0]
+    assert "decoding worker, pid" in reports[0]
+    assert re.search(r"training process, pid \d+: T \(stopped\)", reports[1])
+    assert "waits_for_a_lock_that_nobody_gives_back" in reports[2]
+
+    expected, ours = (weights(settings, run.name, tmp_path / f"weights-{run.name}") for run in (whole, config))
+    for name, tensor in expected.items():
+        assert tensor.equal(ours[name]), name  # type: ignore[attr-defined]
+
+
+def test_where_it_stands_still_twice_in_one_step_the_job_fails_with_that_line(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = s3_settings(monkeypatch, **PATIENT)
+    config = tiny("pretrain", synthetic)  # saved before step 3, so that it begins with another step
+    code, said = pod(config, settings, tmp_path / "pod", "always-loops:0:4", processes=1)
+    assert code == 1, said
+    line = rf"\[rank 0\] everest: rank 0 on {NODE} stands still: in step 4, forward, for .*; it is the second time"
+    assert re.match(line, said.splitlines()[-1])
+    assert said.count("starting again from the newest checkpoint") == 0 + 1
+
+
+_LOOPS = """
+from everest.pulse import pulse_here
+pulse = pulse_here()
+for step in range(3):
+    pulse.step(step)
+def goes_round_and_round():
+    while True:
+        pass
+goes_round_and_round()
+"""
+
+
+def test_a_single_process_of_this_machine_that_stands_still_is_ended_so_that_its_job_may_be_submitted_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EVEREST_NODE", NODE)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    kept: dict[str, str] = {}
+    assert alone(["-c", _LOOPS], Output(), Watch(Bounds(steps=1, least_s=2, slow_s=600), kept.__setitem__)) == AGAIN
+    (report,) = kept.values()
+    assert re.match(rf"rank 0 on {NODE} stands still: in step 2, forward, for \d s", report)
+    assert "goes_round_and_round" in report
+    assert caplog.messages == [report.splitlines()[0]] * 2
+
+
+_DIES = (
+    """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from everest.pulse import pulse_here
+pulse_here()
+worker = subprocess.Popen([sys.executable, "-c", """
+    + repr("from everest.pulse import can_be_asked; can_be_asked('decoding worker'); import time; time.sleep(3600)")
+    + """])
+while not (Path(os.environ["EVEREST_PULSE"]) / f"stacks-{worker.pid}").exists():
+    time.sleep(0.1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+)
+
+
+def test_what_a_process_has_started_that_died_without_a_word_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A decoding worker would wait for ever, with the end of the pipe that its job is read from."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert alone(["-c", _DIES], Output(), Watch(Bounds(steps=1, least_s=600, slow_s=600), lambda *_: None)) == AGAIN
+    assert caplog.messages == ["rank 0 was ended by SIGKILL (out of memory?)"]
