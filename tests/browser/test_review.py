@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
@@ -91,6 +92,8 @@ def reviewed(work: Path) -> Iterator[Reviewed]:
     )  # fmt: skip
     try:
         assert list(addresses_of(server)) == ["MLflow", "optuna-dashboard"]
+        started = [each.cmdline() for each in psutil.Process(server.pid).children(recursive=True)]
+        assert not [command for command in started if any("mlflow.server.jobs" in word for word in command)]
         client = mlflow.MlflowClient(f"http://127.0.0.1:{ports[0]}")
         runs = {run.data.tags.get("everest.run"): run for run in client.search_runs(experiments(client))}
         yield Reviewed(f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}", client, runs)
