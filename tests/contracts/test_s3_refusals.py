@@ -275,7 +275,8 @@ def test_a_launcher_of_many_jobs_asks_for_its_bucket_once(
     config = {"apiVersion": "v1", "kind": "Config", "current-context": "none", "clusters": [cluster]}
     users = [{"name": "me", "user": {"token": "x"}}]
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**config, "contexts": [context], "users": users}))
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    # The client reads KUBECONFIG when it is imported.
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     from orchestration.cluster.launcher import KubernetesLauncher
 
     launcher = KubernetesLauncher(settings.model_copy(update={"pod_s3_endpoint": "http://s3.example.org"}))
