@@ -85,18 +85,25 @@ def send(code: Code, settings: PlatformSettings) -> None:
 
 def fetch(digest: str, folder: Path, settings: PlatformSettings) -> None:
     """Makes ``folder`` of the archive, whole or not at all. Raises EverestError."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _store(settings) as store, tempfile.TemporaryDirectory(dir=folder.parent, prefix=".code-") as scratch:
-        file, unpacked = Path(scratch) / "code.tar.gz", Path(scratch) / "tree"
+    with _store(settings) as store:
+        where = {"Bucket": store.bucket, "Key": f"{store.prefix}{digest}.tar.gz"}
+
+        def download() -> bytes:
+            return bytes(store.client.get_object(**where)["Body"].read())
+
         try:
-            store.get(f"{digest}.tar.gz", file)
+            archive = store.patiently(download)
         except FileNotFoundError:
             raise EverestError(f"{store.address} does not have the code {digest[:12]} any more") from None
-        if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
+        if hashlib.sha256(archive).hexdigest() != digest:
             raise EverestError(f"{store.address}{digest}.tar.gz is not what it was when it was sent; submit again")
-        with tarfile.open(file) as tar:
-            tar.extractall(unpacked, filter="data")
-        unpacked.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".code-") as scratch,
+        tarfile.open(fileobj=io.BytesIO(archive)) as tar,
+    ):
+        tar.extractall(Path(scratch) / "tree", filter="data")
+        (Path(scratch) / "tree").rename(folder)
 
 
 @contextmanager
