@@ -54,7 +54,7 @@ def _commands() -> Commands:
     )
     added.add_argument("--dry-run", action="store_true", help="print what would be started, and change nothing")
     added.add_argument("--wait", action="store_true", help="show how it goes until it ends")
-    added.add_argument("--no-code", action="store_true", help="run the image's own code, not the working tree's")
+    added.add_argument("--code", action="store_true", help="run the working tree's code in place of the image's")
     added = commands.add("code", _code, "the code that a run was submitted with")
     added.add_argument("job", metavar="RUN")
     added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="that is made of it")
@@ -92,7 +92,7 @@ def _commands() -> Commands:
 
 def _submit(options: argparse.Namespace, settings: PlatformSettings, rest: list[str]) -> None:
     experiment = Experiment.load(options.recipe).override(overrides(rest))
-    code = None if options.no_code or options.launcher == "local" else working_tree()
+    code = working_tree() if options.code and options.launcher != "local" else None
     spec = JobSpec(experiment, commit(), uuid.uuid4().hex[:12], code=code.digest if code else "")
     launcher = open_launcher(options.launcher, settings)
     if options.dry_run:

@@ -51,7 +51,7 @@ def working_tree(where: Path = _HERE) -> Code | None:
         largest = ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in sorted(files, key=sizes.get)[:-4:-1])  # type: ignore[arg-type]
         raise UsageError(
             f"the working tree {root} has {sum(sizes.values()) / 2**20:.0f} MiB, more than {MOST // 2**20}: "
-            f"{largest}; let git ignore what jobs need not have, or --no-code"
+            f"{largest}; let git ignore what jobs need not have, or leave --code out"
         )
     packed = io.BytesIO()
     with (
@@ -79,8 +79,12 @@ def send(code: Code, settings: PlatformSettings) -> None:
             file.write_bytes(code.archive)
             store.patiently(lambda: store.put(file, f"{code.digest}.tar.gz"))
     except EverestError as error:
-        raise type(error)(f"the working tree cannot be sent along (--no-code runs the image's own): {error}") from None
-    log.info("the working tree is sent along, %.1f MiB (--no-code for the image's own)", len(code.archive) / 2**20)
+        raise type(error)(
+            f"the working tree cannot be sent along (without --code the image's own runs): {error}"
+        ) from None
+    log.info(
+        "the working tree is sent along, %.1f MiB (without --code the image's own runs)", len(code.archive) / 2**20
+    )
 
 
 def fetch(digest: str, folder: Path, settings: PlatformSettings) -> None:
@@ -119,7 +123,7 @@ def _files(root: Path) -> list[str]:
     files = [name for name in files if (root / name).is_symlink() or (root / name).is_file()]
     for name in files:
         if (root / name).is_symlink() and not (root / name).resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"{root / name} links out of the working tree; let git ignore it, or --no-code")
+            raise UsageError(f"{root / name} links out of the working tree; let git ignore it, or leave --code out")
     return files
 
 

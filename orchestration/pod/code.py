@@ -48,7 +48,7 @@ def _place(digest: str, settings: PlatformSettings) -> Path:
     elif _sum(folder / REQUIREMENTS) != _sum(Path(known)):
         raise UsageError(
             f"{REQUIREMENTS} of the code that was sent along is not that of the image {settings.image}: "
-            f"make image builds one that has it, --no-code takes the image's own"
+            f"make image builds one that has it, without --code its own runs"
         )
     return folder
 

@@ -103,4 +103,4 @@ def test_code_that_needs_another_image_is_refused_before_any_of_it_is_run(
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("everest: requirements.txt of the code that was sent along is not that of the image")
-    assert "--no-code" in line
+    assert "--code" in line

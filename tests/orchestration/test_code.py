@@ -103,7 +103,7 @@ def test_a_tree_that_is_too_large_is_refused_with_its_largest_files(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orchestration.code, "MOST", 300)
-    with pytest.raises(UsageError, match=r"more than 0: picture\.bin \(0\.0 MiB\), .*; let git ignore .*--no-code"):
+    with pytest.raises(UsageError, match=r"more than 0: picture\.bin \(0\.0 MiB\), .*; let git ignore .*--code"):
         working_tree(tree)
 
 
