@@ -13,8 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,14 +69,12 @@ def working_tree(where: Path = _HERE) -> Code | None:
 
 def send(code: Code, settings: PlatformSettings) -> None:
     """To S3, unless it is there. Raises EverestError."""
-    here = settings.model_copy(update={"patience_s": _PATIENCE_S})
+    here, key = settings.model_copy(update={"patience_s": _PATIENCE_S}), _key(code.digest)
     try:
-        with _store(here) as store, tempfile.TemporaryDirectory() as scratch:
-            if f"{code.digest}.tar.gz" in store.list():
+        with closing(S3Store(here, _RUN)) as store:
+            if key in store.list(key):
                 return
-            file = Path(scratch) / "code"
-            file.write_bytes(code.archive)
-            store.patiently(lambda: store.put(file, f"{code.digest}.tar.gz"))
+            store.patiently(lambda: store.write(key, code.archive))
     except EverestError as error:
         raise type(error)(
             f"the working tree cannot be sent along (without --code the image's own runs): {error}"
@@ -89,18 +86,13 @@ def send(code: Code, settings: PlatformSettings) -> None:
 
 def fetch(digest: str, folder: Path, settings: PlatformSettings) -> None:
     """Makes ``folder`` of the archive, whole or not at all. Raises EverestError."""
-    with _store(settings) as store:
-        where = {"Bucket": store.bucket, "Key": f"{store.prefix}{digest}.tar.gz"}
-
-        def download() -> bytes:
-            return bytes(store.client.get_object(**where)["Body"].read())
-
+    with closing(S3Store(settings, _RUN)) as store:
         try:
-            archive = store.patiently(download)
+            archive = store.content(_key(digest))
         except FileNotFoundError:
             raise EverestError(f"{store.address} does not have the code {digest[:12]} any more") from None
         if hashlib.sha256(archive).hexdigest() != digest:
-            raise EverestError(f"{store.address}{digest}.tar.gz is not what it was when it was sent; submit again")
+            raise EverestError(f"{store.address}{_key(digest)} is not what it was when it was sent; submit again")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".code-") as scratch,
@@ -110,10 +102,8 @@ def fetch(digest: str, folder: Path, settings: PlatformSettings) -> None:
         (Path(scratch) / "tree").rename(folder)
 
 
-@contextmanager
-def _store(settings: PlatformSettings) -> Iterator[S3Store]:
-    with closing(S3Store(settings, _RUN)) as store:
-        yield store
+def _key(digest: str) -> str:
+    return f"{digest}.tar.gz"
 
 
 def _files(root: Path) -> list[str]:

@@ -115,8 +115,8 @@ def _first_runs(study: Study) -> dict[str, str]:
 
 
 def _print_plan(comparison: Comparison, flops: Costs, videos: int) -> None:
+    runs = len(comparison.methods) * comparison.seeds * len(comparison.stages())
     if comparison.equal == "seconds":
-        runs = len(comparison.methods) * comparison.seeds * len(comparison.stages())
         print(f"{runs} short runs, one at a time, measure first how many clips a second each method takes.")
         print("Were operations what is equal:")
     lines = [["method", "stage", "steps", "GFLOPs a clip", "10^15 FLOPs a seed"]]
@@ -129,5 +129,4 @@ def _print_plan(comparison: Comparison, flops: Costs, videos: int) -> None:
             total += work * comparison.seeds
             lines.append([method, kind, str(steps), f"{flops[kind, method] / 1e9:.3f}", f"{work / 1e15:.4g}"])
     print_table(lines)
-    runs = len(comparison.methods) * comparison.seeds * len(comparison.stages())
     print(f"{runs} runs, {comparison.seeds} seeds of each method, {total / 1e15:.4g} x 10^15 FLOPs in all")

@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 EVERY_S = 5.0
 _LARGE = 2**20  # bytes, uncompressed, after which a piece is left as it is
-
-
 _LAST_WORDS_S = 10.0  # that S3 may take them
 
 
@@ -55,7 +53,7 @@ class Keeper:
     def __init__(self, backlog: Backlog, store: S3Store, pod: int) -> None:
         self._backlog, self._store, self._pod = backlog, store, pod
         self.address = store.address
-        self._start = ""
+        self._start, self._unwritten = "", 0
         self._growing: dict[int | None, _Growing] = {}
         self._ending = threading.Event()
         self._given_up = threading.Event()
@@ -72,7 +70,6 @@ class Keeper:
         return len(self._backlog) + self._unwritten if self._thread.is_alive() else 0
 
     def _work(self) -> None:
-        self._unwritten = 0
         while True:
             ending = self._ending.is_set()
             while lines := self._backlog.take(_LARGE):

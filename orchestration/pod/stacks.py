@@ -30,9 +30,18 @@ def end_what_is_left(folder: Path) -> None:
 
 
 def ended(pid: int) -> bool:
+    return _status(pid) in {psutil.STATUS_ZOMBIE, None}
+
+
+def is_stopped(pid: int) -> bool:
+    return _status(pid) == psutil.STATUS_STOPPED
+
+
+def _status(pid: int) -> str | None:
+    """As psutil names it; None: there is no such process."""
     with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    return True
+        return str(psutil.Process(pid).status())
+    return None
 
 
 def stacks(folder: Path, pid: int) -> str:
@@ -76,9 +85,3 @@ def _state(pid: int) -> str:
     with suppress(OSError):  # root's alone
         said += "".join(f"\n    {line}" for line in Path(f"/proc/{pid}/stack").read_text().splitlines())
     return said
-
-
-def is_stopped(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
-    return False

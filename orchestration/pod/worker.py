@@ -7,15 +7,15 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 import traceback
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 from everest.config import Experiment
 from everest.errors import EverestError, Unfit, UsageError
+from everest.machine import node
 from everest.progress import start_logging
 from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP, UNFIT
 from orchestration.outbox import one_line
@@ -84,7 +84,7 @@ def _pod() -> int:
 
 
 def _begin(output: Output) -> None:
-    output.begin(f"{os.environ.get('EVEREST_POD', 'here')} on {os.environ.get('EVEREST_NODE', os.uname().nodename)}")
+    output.begin(f"{os.environ.get('EVEREST_POD', 'here')} on {node()}")
 
 
 def _work(output: Output) -> int:
@@ -124,13 +124,8 @@ def _work(output: Output) -> int:
 
 def _keep(settings: PlatformSettings, run: str, name: str, text: str) -> None:
     """In S3, where it answers: nothing waits for that."""
-    store = S3Store(settings, run)
-    try:
-        with tempfile.NamedTemporaryFile("w", delete=False, encoding="utf-8") as file:
-            file.write(text)
-        store.put(Path(file.name), name)
-    finally:
-        store.close()
+    with closing(S3Store(settings, run)) as store:
+        store.write(name, text.encode())
 
 
 def _end(signum: int, _: object) -> NoReturn:

@@ -15,8 +15,8 @@ class Sweeps:
         clean = {name: value for name, value in environment(work).items() if name != "EVEREST_TRACKER"}
         self.environment = {**clean, "PYTHONWARNINGS": "ignore"}
 
-    def run(self, *arguments: object) -> Done:
-        process = self.start(*arguments)
+    def run(self, *arguments: object, module: str = "sweeps") -> Done:
+        process = self.start(*arguments, module=module)
         out, err = process.communicate(timeout=HANGS_S)
         return Done(process.returncode, out, err)
 

@@ -6,17 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.command import Done
 from tests.integration.sweep import Sweeps
 from tests.integration.test_sweeps import TINY
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
-
-
-def compare(sweeps: Sweeps, *words: object) -> Done:
-    process = sweeps.start("compare", *words, module="everest")
-    out, err = process.communicate(timeout=600)
-    return Done(process.returncode, out, err)
 
 
 @pytest.fixture
@@ -44,7 +37,7 @@ def test_methods_are_compared_to_the_end_and_a_finished_comparison_only_reports(
     file: Path, tmp_path: Path, equal: str
 ) -> None:
     sweeps = Sweeps(tmp_path)
-    done = compare(sweeps, file, "--parallel", 2, "--equal", equal)
+    done = sweeps.run("compare", file, "--parallel", 2, "--equal", equal, module="everest")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "compare" / "two"
     written = json.loads((folder / "comparison.json").read_text())
@@ -59,7 +52,7 @@ def test_methods_are_compared_to_the_end_and_a_finished_comparison_only_reports(
     assert "<h2>tube</h2>" in page
 
     (folder / "report.html").unlink()
-    again = compare(sweeps, file, "--parallel", 2, "--equal", equal)
+    again = sweeps.run("compare", file, "--parallel", 2, "--equal", equal, module="everest")
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert (folder / "report.html").read_text() == page
