@@ -19,6 +19,7 @@ POD_IP = "EVEREST_POD_IP"  # what the pods of an elastic job find their address 
 # The code that was sent along, by its digest, and where the pod has it.
 CODE, CODE_FOLDER = "EVEREST_CODE", "EVEREST_CODE_FOLDER"
 RESULT = "result.json"  # in S3, of a finished run
+RUN_POINTER = "mlflow-run.json"  # there too: which run in MLflow it is
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
 UNFIT = 200  # exit code of a pod: its node has failed the check before the first step, another may do
 PROCESS, EXIT_CODE = "process.json", "exit-code"  # what a job of this machine writes: which process it is, its end

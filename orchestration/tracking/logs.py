@@ -5,16 +5,12 @@ import logging
 import tempfile
 from pathlib import Path
 
-import mlflow
-
+from orchestration.job import RUN_POINTER
 from orchestration.kept_log import KeptLog
 from orchestration.log import Numbered, Starts, Wanted
 from orchestration.outbox import Outbox
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
-from orchestration.tracking.connection import connect
-from orchestration.tracking.errors import describe, passes
-from orchestration.tracking.tracker import RUN_POINTER
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +19,17 @@ _PATIENCE_S = 60  # no more than a job may last longer for it
 
 
 def log_to_mlflow(settings: PlatformSettings, run: str) -> None:
-    """What was kept of it; does nothing for a run that MLflow does not have. Raises EverestError, MlflowException."""
+    """What was kept of it; does nothing for a run that MLflow does not have. Raises EverestError, MlflowException.
+
+    MLflow is imported for a run that has come to it: a pod too small for that could otherwise not even fail.
+    """
     store = S3Store(settings.model_copy(update={"patience_s": _PATIENCE_S}), run)
     try:
         if not (said := store.read(RUN_POINTER)):
             return
+        from orchestration.tracking.connection import connect
+        from orchestration.tracking.errors import describe, passes
+
         kept, run_id = KeptLog(run, store), json.loads(said)["run"]
         connect(settings)
         uploads = Outbox(f"MLflow at {settings.tracking_uri}", passes, describe)
@@ -41,6 +43,8 @@ def log_to_mlflow(settings: PlatformSettings, run: str) -> None:
 
 
 def _upload(kept: KeptLog, run_id: str) -> None:
+    import mlflow
+
     client = mlflow.MlflowClient()
     there = {item.path: item.file_size for item in client.list_artifacts(run_id, FOLDER)}
     for start in range(1, len(Starts(kept.pieces)) + 1):

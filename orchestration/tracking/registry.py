@@ -25,14 +25,14 @@ from everest.predict import Predictor
 from everest.protocols import BEST, LATEST
 from everest.training.local import METRICS, FolderStore
 from everest.training.saved import SavedCheckpoints
-from orchestration.job import RESULT, TRIAL
+from orchestration.job import RESULT, RUN_POINTER, TRIAL
 from orchestration.outbox import one_line
 from orchestration.s3 import S3Store
 from orchestration.settings import Alias, ModelName, PlatformSettings, check_argument
 from orchestration.tracking.connection import connect
 from orchestration.tracking.errors import describe
 from orchestration.tracking.presentation import ADDRESS, RUN, run_link, version_note
-from orchestration.tracking.tracker import RUN_POINTER, MLflowTracker
+from orchestration.tracking.tracker import MLflowTracker
 
 _SHA256 = "everest.sha256"
 _METRIC = "metric."

@@ -22,6 +22,7 @@ from everest.errors import EverestError
 from everest.program import printable
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
+from orchestration.job import RUN_POINTER
 from orchestration.outbox import Away, Operation, Outbox, one_line
 from orchestration.provenance import changes, commit, given_tags
 from orchestration.settings import PlatformSettings
@@ -39,8 +40,6 @@ from orchestration.tracking.presentation import (
 from orchestration.tracking.system import SystemMetrics
 
 log = logging.getLogger(__name__)
-
-RUN_POINTER = "mlflow-run.json"
 
 _STATUS = {
     "finished": RunStatus.FINISHED,

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from everest.errors import UsageError
-from orchestration.job import LogsMissing
+from orchestration.job import RUN_POINTER, LogsMissing
 from orchestration.kept_log import kept_log
 from orchestration.log import EVERYTHING, START, Line, Wanted, stamp
 from orchestration.pod import keeper
@@ -22,7 +22,6 @@ from orchestration.pod.backlog import Backlog
 from orchestration.pod.keeper import Keeper
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
-from orchestration.tracking.tracker import RUN_POINTER
 from tests.s3_proxy import DENIED, S3Proxy
 from tests.services import HANGS_S, s3_settings, until
 
