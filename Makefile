@@ -65,8 +65,9 @@ sweep: LAUNCHER = local
 TRIALS ?= 20
 PARALLEL ?= 1
 
-test: check ## every check and test
-	$(BIN)/pytest
+test: check ## every check and test; PARALLEL_TESTS=2 processes
+	$(BIN)/pytest --numprocesses $(PARALLEL_TESTS) --dist loadgroup
+PARALLEL_TESTS ?= 2
 
 test-long: $(READY) ## tests that take many minutes
 	$(BIN)/pytest -m long
