@@ -68,7 +68,7 @@ class ProgressBar:
     def _left(self) -> float:
         """Seconds, by the pace so far."""
         pace = (time.monotonic() - self._started) / max(1, self.done - self._first)
-        return pace * (self.total - self.done)
+        return pace * max(0, self.total - self.done)
 
 
 def _said(name: str, value: float) -> str:

@@ -18,7 +18,7 @@ STACKS = signal.SIGUSR1  # asks for them
 
 Phase = Literal[
     "starting", "checking", "loading", "data", "compiling", "forward", "backward", "collective", "update", "device",
-    "saving", "validating", "drawing", "S3", "finishing",
+    "saving", "validating", "S3", "finishing",
 ]  # fmt: skip
 _PHASES: tuple[Phase, ...] = get_args(Phase)
 _NOTE = struct.Struct("=qqqqqd")

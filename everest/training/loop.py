@@ -30,6 +30,7 @@ from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.journal import REMEDY, Journal
 from everest.training.optim import CosineSchedule, build_optimizer
 from everest.training.pace import DataLimit, Pace, remedies
+from everest.training.pictures import Pictures
 from everest.training.precision import in_bfloat16
 from everest.training.saved import Checkpoint, all_finite
 from everest.training.snapshot import map_tensors
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 Validate = Callable[[], dict[str, float]]
 
-PICTURES_APART_S = 300  # each stops training for a second or two
+PICTURES_APART_S = 300
 _WAIT, _LITTLE = "perf/data_wait", 0.05  # shown from that share on
 _SHOWN = ("train/loss", "train/lr", "perf/clips_per_s", _WAIT)
 
@@ -63,7 +64,7 @@ class Training:
     validate_epochs: int = 0
     texts: dict[str, str] = field(default_factory=dict)  # files that every checkpoint keeps beside the weights
     begun: Callable[[], None] | None = None  # called after the first step: now there is something to lose
-    picture: Callable[[int], None] | None = None  # called with the step, every keep.picture_epochs epochs or less often
+    pictures: Pictures | None = None  # drawn every keep.picture_epochs epochs or less often
     latest: dict[str, float] = field(default_factory=dict)
     saved_at: float = field(default_factory=time.monotonic)
     drawn_at: float = -math.inf
@@ -115,13 +116,18 @@ class Training:
 
     def draw(self, step: int) -> None:
         """A picture, where one is due and the last is some time ago (the last step's is drawn of the finished run)."""
+        self.show_pictures()
         epoch, within = divmod(step, self.order.steps_per_epoch)
         every = self.config.keep.picture_epochs
         due = every and within == 0 and epoch % every == 0 and step < self.steps
-        if self.picture and due and time.monotonic() - self.drawn_at >= PICTURES_APART_S:
+        if self.pictures and due and time.monotonic() - self.drawn_at >= PICTURES_APART_S:
             self.drawn_at = time.monotonic()
-            with self.process.pulse.during("drawing"):
-                self.picture(step)
+            self.pictures.begin(self.exported(), step)
+
+    def show_pictures(self, to_the_end: bool = False) -> None:
+        """Those that are drawn by now."""
+        for picture in self.pictures.drawn(to_the_end) if self.pictures else ():
+            self.tracker.artifact(picture, picture.parent.name)
 
     def run_validation(self, step: int) -> dict[str, float]:
         assert self.validate
@@ -251,9 +257,7 @@ def train(training: Training, start: int) -> None:
                     stragglers.see(pace.shares, seconds)
                 t.journal.shown()
 
-            with pace.paused():
-                t.draw(done)
-
+            t.draw(done)
             t.checkpoints.check()
             signum, too_many_bad, overdue = process.largest(t.stop.signum, t.bad.too_many, t.overdue)
             if too_many_bad:

@@ -36,6 +36,7 @@ from everest.training.interrupt import Interrupted, StopRequest
 from everest.training.local import METRICS
 from everest.training.loop import Training, train
 from everest.training.manifest import Damaged
+from everest.training.pictures import Pictures
 from everest.training.precision import in_bfloat16
 from everest.training.pretrain import pretrain_loss
 from everest.training.saved import Checkpoint
@@ -269,7 +270,7 @@ def _prepare(
     training.texts = {DATA: _data(train_index, val_index)}
     if process.main:
         training.begun = lambda: write_text(folder / DATA, training.texts[DATA])
-        training.picture = lambda step: _picture(training, val_index or train_index, folder / FIGURES, step)
+        training.pictures = Pictures(val_index or train_index, folder / FIGURES)
     if config.stage == "finetune" and val_index:
         training.validate = lambda: _test(training, val_index, 1, 1).metrics("val")
         training.validate_epochs = config.evaluate.every_epochs
@@ -298,6 +299,7 @@ def _finish(training: Training, folder: Path, val_index: VideoIndex | None) -> R
     if not t.process.main:
         return result
     save_model(folder / "model", exported)
+    t.show_pictures(to_the_end=True)
     _final_figures(t, exported, tested, val_index or t.index, folder / FIGURES)
     address = t.tracker.model(folder / "model", config.name) if config.stage == "finetune" else None
     return replace(result, address=address)
@@ -324,16 +326,6 @@ def _final_figures(
             table.writerows([name, *counts] for name, counts in zip(t.classes, tested.confusion.tolist(), strict=True))
         for name in ("confusion.png", "confusion.csv"):
             t.tracker.artifact(folder / name, FIGURES)
-
-
-def _picture(training: Training, index: VideoIndex, folder: Path, step: int) -> None:
-    from everest.figures import draw_still
-
-    file = folder / f"step-{step:08d}.png"
-    exported = training.exported()
-    _first_readable(exported, index, lambda video: draw_still(exported, video, file))
-    if file.exists():
-        training.tracker.artifact(file, FIGURES)
 
 
 def _first_readable(exported: Exported, index: VideoIndex, draw: Callable[[Video], None]) -> None:

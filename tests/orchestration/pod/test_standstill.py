@@ -54,7 +54,7 @@ def test_who_does_not_go_on_is_named_and_not_those_that_wait_for_it() -> None:
     assert stall.line.endswith("where a step takes 2 s; 7 others of the pod wait for it")
 
 
-@pytest.mark.parametrize("phase", ["validating", "saving", "compiling", "S3", "loading", "finishing", "drawing"])
+@pytest.mark.parametrize("phase", ["validating", "saving", "compiling", "S3", "loading", "finishing"])
 def test_what_takes_long_may_take_half_an_hour(phase: Phase) -> None:
     pod = Pod(2)
     pod.train(3, step_s=1)
