@@ -54,7 +54,7 @@ def _commands() -> Commands:
     )
     added.add_argument("--dry-run", action="store_true", help="print what would be started, and change nothing")
     added.add_argument("--wait", action="store_true", help="show how it goes until it ends")
-    added.add_argument("--code", action="store_true", help="run the working tree's code in place of the image's")
+    added.add_argument("--no-code", action="store_true", help="run the image's code, not the working tree's")
     added = commands.add("code", _code, "the code that a run was submitted with")
     added.add_argument("job", metavar="RUN")
     added.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="that is made of it")
@@ -78,6 +78,7 @@ def _commands() -> Commands:
     added.add_argument("--grep", metavar="REGEX", help="lines in which it is found")
     added = commands.add("cancel", _cancel, "end a job; it saves a checkpoint first")
     added.add_argument("job")
+    commands.add("tend", _tend, "look after jobs unasked: let pods of lost nodes go, keep jobs from unfit nodes")
     commands.add("list", _list, "all jobs")
     added = commands.add("register", _register, "make a model version of a run's newest checkpoint in S3")
     added.add_argument("job", metavar="RUN")
@@ -92,7 +93,7 @@ def _commands() -> Commands:
 
 def _submit(options: argparse.Namespace, settings: PlatformSettings, rest: list[str]) -> None:
     experiment = Experiment.load(options.recipe).override(overrides(rest))
-    code = working_tree() if options.code and options.launcher != "local" else None
+    code = working_tree() if not options.no_code and options.launcher != "local" else None
     spec = JobSpec(experiment, commit(), uuid.uuid4().hex[:12], code=code.digest if code else "")
     launcher = open_launcher(options.launcher, settings)
     if options.dry_run:
@@ -157,6 +158,7 @@ def _status(options: argparse.Namespace, settings: PlatformSettings, _: list[str
         "why": status.reason,
         "age": age(status),
         "nodes": ", ".join(status.nodes),
+        "avoids": ", ".join(status.avoids),
         "image": status.image,
         "says": last_line(launcher, options.job),
     }
@@ -179,6 +181,13 @@ def _logs(options: argparse.Namespace, settings: PlatformSettings, _: list[str])
 def _cancel(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
     open_launcher(options.launcher, settings).cancel(options.job)
     print(f"{options.job} is cancelled; it has {settings.grace_s} s for its last checkpoint", file=sys.stderr)
+
+
+def _tend(_: argparse.Namespace, settings: PlatformSettings, __: list[str]) -> None:
+    from orchestration.cluster.launcher import KubernetesLauncher
+
+    print(f"looks after the jobs of {settings.namespace}; Ctrl-C ends that, and no job", file=sys.stderr)
+    KubernetesLauncher(settings).tend()
 
 
 def _list(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:

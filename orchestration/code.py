@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +51,7 @@ def working_tree(where: Path = _HERE) -> Code | None:
         largest = ", ".join(f"{name} ({sizes[name] / 2**20:.1f} MiB)" for name in sorted(files, key=sizes.get)[:-4:-1])  # type: ignore[arg-type]
         raise UsageError(
             f"the working tree {root} has {sum(sizes.values()) / 2**20:.0f} MiB, more than {MOST // 2**20}: "
-            f"{largest}; let git ignore what jobs need not have, or leave --code out"
+            f"{largest}; let git ignore what jobs need not have, or submit with --no-code"
         )
     packed = io.BytesIO()
     with (
@@ -77,16 +78,19 @@ def send(code: Code, settings: PlatformSettings) -> None:
             store.patiently(lambda: store.write(key, code.archive))
     except EverestError as error:
         raise type(error)(
-            f"the working tree cannot be sent along (without --code the image's own runs): {error}"
+            f"the working tree cannot be sent along (with --no-code the image's own runs): {error}"
         ) from None
     log.info(
-        "the working tree is sent along, %.1f MiB (without --code the image's own runs)", len(code.archive) / 2**20
+        "the working tree is sent along, %.1f MiB (with --no-code the image's own runs)", len(code.archive) / 2**20
     )
 
 
-def fetch(digest: str, folder: Path, settings: PlatformSettings) -> None:
-    """Makes ``folder`` of the archive, whole or not at all. Raises EverestError."""
-    with closing(S3Store(settings, _RUN)) as store:
+def fetch(digest: str, folder: Path, settings: PlatformSettings, let_in: Sequence[str] = ()) -> None:
+    """Makes ``folder`` of the archive, whole or not at all. ``let_in``: rights that S3 has granted before.
+
+    Raises EverestError.
+    """
+    with closing(S3Store(settings, _RUN, let_in)) as store:
         try:
             archive = store.content(_key(digest))
         except FileNotFoundError:
@@ -113,7 +117,9 @@ def _files(root: Path) -> list[str]:
     files = [name for name in files if (root / name).is_symlink() or (root / name).is_file()]
     for name in files:
         if (root / name).is_symlink() and not (root / name).resolve().is_relative_to(root.resolve()):
-            raise UsageError(f"{root / name} links out of the working tree; let git ignore it, or leave --code out")
+            raise UsageError(
+                f"{root / name} links out of the working tree; let git ignore it, or submit with --no-code"
+            )
     return files
 
 
@@ -123,7 +129,9 @@ def _changes(root: Path) -> bytes:
         objects = _git(root, "rev-parse", "--path-format=absolute", "--git-path", "objects").decode().strip()
         index = Path(_git(root, "rev-parse", "--path-format=absolute", "--git-path", "index").decode().strip())
         if index.exists():
-            shutil.copy(index, Path(scratch) / "index")
+            shutil.copy2(
+                index, Path(scratch) / "index"
+            )  # with its time, by which git knows what may have changed since
         apart = {
             "GIT_INDEX_FILE": f"{scratch}/index",
             "GIT_OBJECT_DIRECTORY": scratch,

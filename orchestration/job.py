@@ -21,7 +21,8 @@ CODE, CODE_FOLDER = "EVEREST_CODE", "EVEREST_CODE_FOLDER"
 RESULT = "result.json"  # in S3, of a finished run
 RUN_POINTER = "mlflow-run.json"  # there too: which run in MLflow it is
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
-UNFIT = 200  # exit code of a pod: its node has failed the check before the first step, another may do
+FAULTY = 76  # exit code: a GPU, or what connects it, broke
+UNFIT = 200  # exit code of a pod: its node has failed the check before the first step, or twice later; another may do
 PROCESS, EXIT_CODE = "process.json", "exit-code"  # what a job of this machine writes: which process it is, its end
 # Tags of a run that belongs to a sweep; the last is where in MLflow all of the sweep is.
 STUDY, TRIAL, EXPERIMENT = "everest.study", "everest.trial", "everest.experiment"
@@ -59,6 +60,7 @@ class JobStatus:
     reason: str = ""  # why it does not start, or failed: a sentence
     hopeless: bool = False  # it will not start unless somebody changes something
     nodes: tuple[str, ...] = ()
+    avoids: tuple[str, ...] = ()  # nodes that its pods keep away from
     exit_code: int | None = None  # of the pod or process that failed
     image: str = ""  # as it was pulled, with its digest
     started: datetime | None = None  # the last time that its pods began to run

@@ -62,6 +62,12 @@ def _ends(nodes: str) -> tuple[int, int]:
 Nodes = Annotated[
     str, matching(r"[1-9]\d{0,3}(\.\.[1-9]\d{0,3})?", "must be a number, or two as 2..4"), AfterValidator(_rising)
 ]
+NodeNames = Annotated[
+    str,
+    matching(
+        r"[a-z0-9][a-z0-9.-]{0,252}(,[a-z0-9][a-z0-9.-]{0,252})*", "must be names of nodes, with ',' between them"
+    ),
+]
 Bucket = Annotated[
     str,
     matching(
@@ -140,6 +146,8 @@ class PlatformSettings(BaseSettings):
     deadline_s: Positive | None = Field(None, description="seconds after which a job is ended")
     backoff_limit: int = Field(3, ge=0, description="restarts without a new checkpoint in between")
     grace_s: int = Field(300, ge=30, description="seconds a pod that must go has for its last checkpoint")
+    node_lost_s: int = Field(60, ge=0, description="seconds that pods stay on a node that does not answer")
+    avoid_nodes: NodeNames | None = Field(None, description="nodes that pods keep away from: node3,node5")
     stall_steps: float = Field(
         20,
         ge=0,

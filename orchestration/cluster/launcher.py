@@ -6,19 +6,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kubeflow.training import TrainingClient
 from kubernetes.client.exceptions import ApiException
 
+from orchestration.cluster.avoiding import avoided_by
 from orchestration.cluster.batch import BatchJobs
 from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, not_taken_up
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import GROUP, LABELS, PYTORCHJOBS, manifest
+from orchestration.cluster.manifest import GROUP, LABELS, PYTORCHJOBS, away_from, manifest
 from orchestration.cluster.pods import CONTAINER, to_yaml
 from orchestration.cluster.submission import Submissions
+from orchestration.cluster.tending import Tending
 from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError, require_rank
 from orchestration.kept_log import kept_log
 from orchestration.log import EVERYTHING, Wanted
@@ -88,6 +90,21 @@ class KubernetesLauncher:
         """Starts the Job that comes last and what it needs, which goes with it. Raises NameInUseError while it runs."""
         *needed, job = objects
         self.batch.run(job, needed)
+
+    def tend(self) -> NoReturn:
+        """Until it is ended. Raises EverestError where it may not."""
+        answered(Tending(self._core, self.namespace, self.avoid).forever)()
+
+    def avoid(self, name: str, node: str) -> bool:
+        """Keeps the job's pods from that node, from the next one on. False where they are already, or it is gone."""
+        try:
+            job = self._job(name)
+        except (UnknownJobError, NameInUseError):
+            return False
+        if node in avoided_by(job["metadata"].get("annotations")):
+            return False
+        self._submissions.patch(job, away_from(job, node))
+        return True
 
     @answered
     def cancel(self, name: str) -> None:
@@ -172,6 +189,7 @@ class KubernetesLauncher:
             nodes=tuple(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name})),
             exit_code=end.exit_code if end and state == "failed" else None,
             image=running[0].image_id if running else "",
+            avoids=tuple(avoided_by(job["metadata"].get("annotations"))),
         )
 
     def _events(self, name: str, created: datetime) -> Sequence[Any]:

@@ -19,6 +19,7 @@ from kubeflow.training import (
 from kubernetes import client as k8s
 
 from everest.errors import UsageError
+from orchestration.cluster.avoiding import AVOIDS, avoiding
 from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, scratch_volumes, to_tree
 from orchestration.cluster.reach import require_named_bucket, require_reachable
 from orchestration.job import CODE, POD_IP, SETTINGS_FOLDER, JobSpec
@@ -83,6 +84,17 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
         immutable=True,
     )
     return job, config
+
+
+def away_from(job: Any, node: str) -> dict[str, Any]:
+    """A JSON merge patch of a job, as the API server has it, that keeps its next pods from that node."""
+    template = avoiding(job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"], [node])
+    annotations = {AVOIDS: template["metadata"]["annotations"][AVOIDS]}
+    changed = {"metadata": {"annotations": annotations}, "spec": {"affinity": template["spec"]["affinity"]}}
+    return {
+        "metadata": {"annotations": annotations},
+        "spec": {"pytorchReplicaSpecs": {"Worker": {"template": changed}}},
+    }
 
 
 def controller_pod(
@@ -157,6 +169,7 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         "EVEREST_NAMESPACE": "metadata.namespace",
         "EVEREST_NODE": "spec.nodeName",
         "PET_NODE_RANK": "metadata.labels['training.kubeflow.org/replica-index']",
+        "EVEREST_AVOIDS": f"metadata.annotations['{AVOIDS}']",
         **({POD_IP: "status.podIP"} if settings.elastic else {}),
     }
     from_fields = [

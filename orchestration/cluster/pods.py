@@ -10,6 +10,7 @@ from kubeflow.training.utils.utils import FakeResponse
 from kubernetes import client as k8s
 
 from everest.errors import UsageError
+from orchestration.cluster.avoiding import settled
 from orchestration.cluster.patch import merge
 from orchestration.job import WORKDIR
 from orchestration.settings import PlatformSettings
@@ -92,7 +93,8 @@ def pod_template(
             ),
         ),
     )
-    return patched(template, settings)
+    tree = to_tree(patched(template, settings))
+    return _read(settled(tree, settings.node_lost_s, filter(None, (settings.avoid_nodes or "").split(","))))
 
 
 def scratch_volumes() -> tuple[list[k8s.V1Volume], list[k8s.V1VolumeMount]]:
@@ -143,11 +145,15 @@ def patched(template: k8s.V1PodTemplateSpec, settings: PlatformSettings) -> k8s.
         raise UsageError(f"{where} must have metadata and spec, as a pod has")
     merged = merge(api().sanitize_for_serialization(template), patch)
     try:
-        read = api().deserialize(FakeResponse(merged), "V1PodTemplateSpec")
+        read = _read(merged)
     except ValueError as error:
         raise UsageError(f"{where}: {' '.join(str(error).split())}") from None
     _nothing_lost(merged, api().sanitize_for_serialization(read), where)
     return read
+
+
+def _read(tree: Any) -> k8s.V1PodTemplateSpec:
+    return api().deserialize(FakeResponse(tree), "V1PodTemplateSpec")
 
 
 def _nothing_lost(asked: Any, read: Any, where: str, path: str = "") -> None:

@@ -74,6 +74,11 @@ class Submissions:
             if not found or found.status != 404:
                 raise
 
+    def patch(self, job: Any, patch: Any) -> None:
+        """A JSON merge patch."""
+        where = (*PYTORCHJOBS, self._namespace, "pytorchjobs")
+        self._custom.patch_namespaced_custom_object(*where, job["metadata"]["name"], patch)
+
     def _make_room(self, job: Any, config: Any, grace_s: int) -> None:
         """A job of that name that ended makes way; one that is being cancelled is waited for."""
         name = job.metadata.name

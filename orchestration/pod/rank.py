@@ -21,7 +21,8 @@ from everest.data.workers import start_early
 from everest.errors import AgreedError, EverestError, Superseded, UsageError
 from everest.files import whole_file
 from everest.progress import start_logging
-from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP, RESULT
+from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, POD_IP, RESULT
+from orchestration.pod.faults import is_fault
 from orchestration.pod.member import END
 from orchestration.settings import PlatformSettings
 
@@ -46,9 +47,9 @@ def run_rank(*let_in: str) -> int:
             print(f"everest: {error}", file=sys.stderr)
         # Cut-off pods of an elastic job may find the others again.
         return AGAIN if isinstance(error, Superseded) and POD_IP in os.environ else error.exit_code
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
-        return AGAIN
+        return FAULTY if is_fault(error) else AGAIN
     return 0
 
 
@@ -190,7 +191,7 @@ def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: Platf
     from orchestration.tracking.connection import connect
     from orchestration.tracking.tracker import MLflowTracker
 
-    names = ("job", "namespace", "pod", "node", "image", "submission", "code")
+    names = ("job", "namespace", "pod", "node", "avoids", "image", "submission", "code")
     tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}
     tags["everest.image_digest"] = tags["everest.image"].partition("@")[2] or "not pinned"
     tags["everest.address"] = store.address

@@ -4,6 +4,7 @@ What ends a pod at once, as too little memory for the imports does, is counted s
 itself: they all begin anew with each start of the job.
 """
 
+import json
 import logging
 import os
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from orchestration.settings import PlatformSettings
 
 log = logging.getLogger(__name__)
 
+_HANDED_ON = "EVEREST_START"
 _ATTEMPTS = 5  # where this pod's predecessor is counting still
 
 
@@ -33,6 +35,19 @@ class Starts(BaseModel):
     submission: str = ""
     checkpoint: str | None = None
     starts: int = 0
+
+
+def hand_on(start: Start) -> None:
+    """To the program that this process is going to be."""
+    os.environ[_HANDED_ON] = json.dumps(start)
+
+
+def counted_start(settings: PlatformSettings, run: str) -> Start:
+    """The one that was handed on, for the first time; else as ``count_start``."""
+    if handed := os.environ.pop(_HANDED_ON, None):
+        again, let_in = json.loads(handed)
+        return Start(bool(again), tuple(let_in))
+    return count_start(settings, run)
 
 
 def count_start(settings: PlatformSettings, run: str) -> Start:

@@ -26,7 +26,7 @@ from everest.files import write_text
 from everest.leave import leave
 from everest.progress import start_logging
 from everest.pulse import FOLDER, pulse_here
-from orchestration.job import AGAIN, EXIT_CODE, PROCESS
+from orchestration.job import AGAIN, EXIT_CODE, FAULTY, PROCESS
 from orchestration.pod.output import Output
 from orchestration.pod.secrets import hiding, named
 from orchestration.pod.standstill import Bounds
@@ -50,8 +50,8 @@ def torchrun(
     """Runs ``entry`` in processes as torchrun does: how many and how they meet is said by its flags or PET_* variables.
 
     They are forked from a server that has imported torch once for all of them. ``entry`` returns an exit code.
-    Returns 0, the code of the EverestError that ended it, 128 + the signal that did, or AGAIN. What they say goes to
-    ``output``, by pipes: torchrun would write all of it to the disk first. Lines begin with their rank.
+    Returns 0, the code of the EverestError that ended it, 128 + the signal that did, FAULTY or AGAIN. What they say
+    goes to ``output``, by pipes: torchrun would write all of it to the disk first. Lines begin with their rank.
     """
     load()
     multiprocessing.set_forkserver_preload(_HEAVY)
@@ -81,7 +81,7 @@ def torchrun(
                     return code
             if not stalled():
                 log.warning("%s", "; ".join(_fate(rank, failure.exitcode) for rank, failure in failed.failures.items()))
-            return AGAIN
+            return FAULTY if FAULTY in noted else AGAIN
         except Exception as error:  # the other pods did not come
             log.warning("torchrun: %s: %s", type(error).__name__, error)
             return AGAIN

@@ -17,7 +17,7 @@ from everest.config import Experiment
 from everest.errors import EverestError, Unfit, UsageError
 from everest.machine import node
 from everest.progress import start_logging
-from orchestration.job import AGAIN, EXPERIMENT_FILE, POD_IP, UNFIT
+from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, POD_IP, UNFIT
 from orchestration.outbox import one_line
 from orchestration.pod.keeper import EVERY_S, keeping
 from orchestration.pod.meeting import Meetings
@@ -25,7 +25,7 @@ from orchestration.pod.output import Output
 from orchestration.pod.rank import LAST_WORDS_S, run_rank
 from orchestration.pod.secrets import hiding
 from orchestration.pod.standstill import Bounds
-from orchestration.pod.starts import count_start
+from orchestration.pod.starts import counted_start
 from orchestration.pod.torchrun import load, torchrun
 from orchestration.pod.watching import Watch
 from orchestration.s3 import S3Store
@@ -35,6 +35,7 @@ from orchestration.teams import team_sizes
 log = logging.getLogger(__name__)
 
 _EARLY_S, _MOST_EARLY = 120, 8
+_MOST_FAULTS = 2
 
 
 def main() -> NoReturn:
@@ -92,12 +93,12 @@ def _work(output: Output) -> int:
     _begin(output)
     settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
     output.end.enter_context(keeping(output.kept, settings, config.name, _pod()))
-    early, meetings = 0, None
+    early, faults, meetings = 0, 0, None
     watch = Watch(Bounds.of(settings), partial(_keep, settings, config.name))
     while True:
         signal.signal(signal.SIGTERM, _end)
         started = time.monotonic()
-        start = count_start(settings, config.name)
+        start = counted_start(settings, config.name)
         grace_s = settings.grace_s - LAST_WORDS_S
         run = partial(torchrun, entry=run_rank, arguments=start.let_in, grace_s=grace_s, output=output, watch=watch)
         if settings.elastic:
@@ -109,7 +110,12 @@ def _work(output: Output) -> int:
             code = run([])
         if code == UsageError.exit_code and start.again:
             return EverestError.exit_code
-        if code != AGAIN:
+        if code == FAULTY:
+            faults += 1
+            if faults == _MOST_FAULTS:
+                log.error("%s has broken down %d times by its GPUs; use another machine", node(), faults)
+                return UNFIT
+        elif code != AGAIN:
             return UNFIT if code == Unfit.exit_code else code
         watch.require_new()
         signal.signal(signal.SIGTERM, _end)

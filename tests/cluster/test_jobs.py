@@ -47,9 +47,7 @@ def pretrained(platform: Platform) -> str:
 def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
     platform: Platform, pretrained: str, videos: Path, tmp_path: Path
 ) -> None:
-    arguments = " ".join(
-        ["--name", "eight", "--code", *tiny(20, init=f"work/{pretrained}", **{"optim.micro_batch": 1})]
-    )
+    arguments = " ".join(["--name", "eight", *tiny(20, init=f"work/{pretrained}", **{"optim.micro_batch": 1})])
     work = platform.environment["EVEREST_WORK"]
     done = platform.make("submit", "RECIPE=demo-finetune", f"ARGS={arguments}", f"WORK={work}")
     assert done.code == 0, done.err + done.out

@@ -59,6 +59,7 @@ def pod(
     (tmp_path / "image.txt").write_text(requirements)
     environment = {
         **os.environ, **settings.environment(), CODE: code.digest, "TMPDIR": str(tmp_path / "tmp"),
+        "EVEREST_JOB": "run", "EVEREST_SUBMISSION": "first",
         "EVEREST_IMAGE_REQUIREMENTS": str(tmp_path / "image.txt"), "EVEREST_IMAGE_COMMIT": "old",
     }  # fmt: skip
     return subprocess.run(
@@ -103,4 +104,4 @@ def test_code_that_needs_another_image_is_refused_before_any_of_it_is_run(
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert line.startswith("everest: requirements.txt of the code that was sent along is not that of the image")
-    assert "--code" in line
+    assert "--no-code" in line

@@ -94,7 +94,7 @@ def test_with_everything_in_the_cluster_only_what_is_needed_is_open() -> None:
         *((who, "mlflow", PAGES) for who in ("job", "sweep", "hooks")),
         *((who, "s3", S3) for who in ("job", "sweep", "hooks", "mlflow")),
         *((who, "postgresql", DATABASE) for who in ("sweep", "hooks", "mlflow", "dashboard")),
-        ("sweep", OUTSIDE, HTTPS),  # the API server
+        *((who, OUTSIDE, HTTPS) for who in ("sweep", "caretaker")),  # the API server
     }
     assert but_to_strangers_and_names(paths(objects)) == expected
 
@@ -104,6 +104,7 @@ def test_with_s3_and_postgresql_outside_nothing_comes_in_but_what_is_named() -> 
         *JOBS,
         *((who, "mlflow", PAGES) for who in ("job", "sweep", "hooks")),
         *((who, OUTSIDE, HTTPS) for who in ("job", "sweep", "hooks", "mlflow")),  # S3
+        ("caretaker", OUTSIDE, HTTPS),  # the API server
         *((who, OUTSIDE, DATABASE) for who in ("sweep", "hooks", "mlflow", "dashboard")),
     }
     named = ["--set-json", 'networkPolicies.pages=[{"podSelector": {"matchLabels": {"app": "nobody"}}}]']

@@ -25,7 +25,8 @@ def test_every_container_has_requests_a_memory_limit_and_nothing_to_write_on(val
     pods = [pod for each in render(values) if (pod := pod_of(each))]
     assert len(pods) >= 4
     for pod in pods:
-        assert pod["spec"]["automountServiceAccountToken"] is False
+        asks_the_cluster = pod["spec"]["containers"][0]["name"] == "caretaker"
+        assert pod["spec"]["automountServiceAccountToken"] is asks_the_cluster
         for container in pod["spec"]["containers"]:
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
             assert container["resources"]["limits"]["memory"]
@@ -35,7 +36,9 @@ def test_every_container_has_requests_a_memory_limit_and_nothing_to_write_on(val
 @scenarios
 def test_servers_are_probed_and_those_that_can_be_two_have_a_disruption_budget(values: Path) -> None:
     objects = render(values)
-    servers = [each for each in objects if each["kind"] in {"Deployment", "StatefulSet"}]
+    running = [each for each in objects if each["kind"] in {"Deployment", "StatefulSet"}]
+    servers = [each for each in running if each["spec"]["template"]["spec"]["containers"][0].get("ports")]
+    assert len(running) - len(servers) == 1  # the caretaker serves nobody
     for each in servers:
         (container,) = each["spec"]["template"]["spec"]["containers"]
         assert {"startupProbe", "readinessProbe", "livenessProbe"} <= container.keys()
@@ -92,6 +95,15 @@ def test_the_chart_grants_a_sweeps_controller_what_it_grants_itself_elsewhere() 
         if each["kind"] == "Role" and each["metadata"]["name"] == "everest-sweep"
     ]  # fmt: skip
     assert single(role["rules"]) == single(rules())
+
+
+def test_the_caretaker_may_do_what_it_does_and_no_more() -> None:
+    (role,) = [
+        each for each in render(SCENARIOS[0])
+        if each["kind"] == "Role" and each["metadata"]["name"] == "everest-caretaker"
+    ]  # fmt: skip
+    jobs = {("kubeflow.org", "pytorchjobs", verb) for verb in ("get", "patch")}
+    assert single(role["rules"]) == jobs | {("", "pods", verb) for verb in ("list", "watch", "delete")}
 
 
 def single(rules: list[dict[str, list[str]]]) -> set[tuple[str, str, str]]:

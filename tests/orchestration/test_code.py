@@ -79,6 +79,17 @@ def test_git_makes_the_same_tree_of_its_commit_and_patch(tree: Path, tmp_path: P
     assert contents(tmp_path / "again") == contents(out)
 
 
+def test_a_change_of_the_same_size_in_the_moment_of_the_commit_is_not_lost(tree: Path, tmp_path: Path) -> None:
+    git(tree, "config", "core.trustctime", "false")  # which cannot be set
+    os.utime(tree / "kept.py", (0, 10))
+    git(tree, "add", "kept.py")
+    (tree / "kept.py").write_text("# tpek.py\n")
+    for file in (tree / "kept.py", tree / ".git/index"):
+        os.utime(file, (0, 10))
+    patch = unpacked(tree, tmp_path / "out") / ".everest/changes.patch"
+    assert "+# tpek.py" in patch.read_text()
+
+
 def test_the_same_tree_has_the_same_name_whenever_it_is_packed_and_another_has_another(tree: Path) -> None:
     first, before = working_tree(tree), git(tree, "status", "--porcelain", "-uall")
     assert git(tree, "status", "--porcelain", "-uall") == before
@@ -103,7 +114,7 @@ def test_a_tree_that_is_too_large_is_refused_with_its_largest_files(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orchestration.code, "MOST", 300)
-    with pytest.raises(UsageError, match=r"more than 0: picture\.bin \(0\.0 MiB\), .*; let git ignore .*--code"):
+    with pytest.raises(UsageError, match=r"more than 0: picture\.bin \(0\.0 MiB\), .*; let git ignore .*--no-code"):
         working_tree(tree)
 
 

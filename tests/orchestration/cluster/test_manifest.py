@@ -179,6 +179,8 @@ DOCUMENTED = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/cluster.md").read_te
 def test_every_pod_patch_of_the_page_fits_a_pod_and_takes_nothing_away(tmp_path: Path, text: str) -> None:
     before, patch, pod = patched(tmp_path, "{}"), yaml.safe_load(text), patched(tmp_path, text)
     (old,), (asked,), (new,) = (each["spec"]["containers"] for each in (before, patch, pod))
+    tolerated = pod["spec"].pop("tolerations")
+    assert all(each in tolerated for each in patch["spec"].pop("tolerations", []))
     assert {**pod["spec"], "containers": None}.items() >= {**patch["spec"], "containers": None}.items()
     for kind, resources in asked.get("resources", {}).items():
         assert new["resources"][kind] == old["resources"][kind] | {name: str(of) for name, of in resources.items()}

@@ -5,7 +5,7 @@ from typing import NoReturn
 import pytest
 
 from everest.errors import EverestError, Superseded, UsageError
-from orchestration.job import AGAIN, POD_IP
+from orchestration.job import AGAIN, FAULTY, POD_IP
 from orchestration.pod import rank
 
 
@@ -17,6 +17,7 @@ from orchestration.pod import rank
         (EverestError("the disk is full"), True, 1),
         (UsageError("no such list"), True, 2),
         (KeyError("a mistake"), False, AGAIN),
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), False, FAULTY),
     ],
 )
 def test_only_a_pod_that_may_have_been_cut_off_from_its_job_begins_anew_where_another_writes(

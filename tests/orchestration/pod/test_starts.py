@@ -12,7 +12,7 @@ import pytest
 from everest.config import Experiment
 from everest.errors import EverestError, Unfit, UsageError
 from everest.protocols import LATEST
-from orchestration.job import AGAIN, UNFIT
+from orchestration.job import AGAIN, FAULTY, UNFIT
 from orchestration.pod import starts, worker
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
@@ -123,6 +123,23 @@ def test_a_pod_on_a_node_that_is_unfit_ends_so_that_another_takes_its_place(
     pod: PlatformSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ends_with(monkeypatch, Unfit.exit_code) == UNFIT >= 128
+
+
+def test_a_pod_whose_gpus_break_down_twice_leaves_its_node_too(
+    pod: PlatformSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EVEREST_NODE", "node7")
+    assert ends_with(monkeypatch, FAULTY, AGAIN, FAULTY) == UNFIT
+    assert "node7 has broken down 2 times by its GPUs; use another machine" in caplog.text
+
+
+def test_a_start_that_was_handed_on_is_counted_once(pod: PlatformSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where code is fetched first, that counts; what breaks down later is counted by the worker."""
+    for _ in range(2):
+        starts.hand_on(starts.count_start(pod, "run"))
+        assert ends_with(monkeypatch, 143) == 143
+    starts.hand_on(starts.count_start(pod, "run"))
+    assert ends_with(monkeypatch, AGAIN) == 1
 
 
 @pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
