@@ -18,6 +18,8 @@ from everest.errors import EverestError, UsageError
 from everest.patterns import matching
 from orchestration.code import fetch, send, working_tree
 from orchestration.flags import Commands
+from orchestration.gc.command import add_arguments as gc_arguments
+from orchestration.gc.command import gc
 from orchestration.job import JobSpec, JobStatus
 from orchestration.launchers import open_launcher
 from orchestration.log import Wanted, since
@@ -80,6 +82,8 @@ def _commands() -> Commands:
     added.add_argument("job")
     commands.add("tend", _tend, "look after jobs unasked: let pods of lost nodes go, keep jobs from unfit nodes")
     commands.add("list", _list, "all jobs")
+    added = commands.add("gc", gc, "what of old runs would go by rules, and with --delete goes")
+    gc_arguments(added)
     added = commands.add("register", _register, "make a model version of a run's newest checkpoint in S3")
     added.add_argument("job", metavar="RUN")
     added.add_argument("--model", metavar="NAME", help="registered model (the run's name)")

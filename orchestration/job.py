@@ -26,6 +26,9 @@ UNFIT = 200  # exit code of a pod: its node has failed the check before the firs
 PROCESS, EXIT_CODE = "process.json", "exit-code"  # what a job of this machine writes: which process it is, its end
 # Tags of a run that belongs to a sweep; the last is where in MLflow all of the sweep is.
 STUDY, TRIAL, EXPERIMENT = "everest.study", "everest.trial", "everest.experiment"
+# Of what a sweep itself is in MLflow, a run for the study and one for each trial: which of them it is, how the trial
+# ended, and the study's objectives as JSON: metric -> max or min.
+KIND, TRIAL_STATE, OBJECTIVES = "everest.kind", "everest.state", "everest.objectives"
 
 State = Literal["pending", "running", "restarting", "suspended", "cancelling", "succeeded", "failed"]
 SILENT_S = 120.0  # that who watches a job lets a cluster not answer
@@ -133,6 +136,9 @@ class Launcher(Protocol):
 
     def weights_of(self, name: str) -> Path:
         """What another job's ``init`` calls the run of that name."""
+
+    def inits(self) -> Mapping[str, str]:
+        """Of all jobs that go on, or may be continued: what they begin from; empty: random weights."""
 
     @property
     def gpus(self) -> int:

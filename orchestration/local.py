@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import psutil
+import yaml
 
 from everest.errors import UsageError
 from everest.files import locked, write_text
 from orchestration.job import (
     AGAIN,
+    ENDED,
     EXIT_CODE,
     PROCESS,
     Following,
@@ -161,6 +163,11 @@ class LocalLauncher:
 
     def weights_of(self, name: str) -> Path:
         return self.settings.work / name
+
+    def inits(self) -> Mapping[str, str]:
+        names = [status.name for status in self._statuses() if status.state not in ENDED]
+        recipes = {name: yaml.safe_load(self._file(name, _RECIPE).read_text()) for name in names}
+        return {name: str(tree.get("init") or "") for name, tree in recipes.items()}
 
     @property
     def gpus(self) -> int:

@@ -20,7 +20,7 @@ FOLDER = "logs/"  # in S3, below the run
 
 _LINE = re.compile(r"(?:(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z) )?((?:\[rank (\d{1,5})\] )?.*)", re.DOTALL)
 _KEY = re.compile(FOLDER + r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d\.\d{6}Z)-(\d{5})/(?:rank-(\d{5})|pod)-(\d{6})\.gz")
-_AGO = re.compile(r"(\d{1,6})([smhd])")
+_SPAN = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -140,10 +140,16 @@ def stamp(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
+def span(said: str) -> timedelta | None:
+    """What a person means by 90s, 10m, 2h or 3d; None: it is nothing like that."""
+    found = _SPAN.fullmatch(said)
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else None
+
+
 def since(said: str) -> str:
     """The moment that a person means by 90s, 10m, 2h, 3d or a time. Raises UsageError."""
-    if ago := _AGO.fullmatch(said):
-        return stamp(datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]]))
+    if (ago := span(said)) is not None:
+        return stamp(datetime.now(UTC) - ago)
     try:
         return stamp(datetime.fromisoformat(said))  # without a zone: of this machine's
     except ValueError:

@@ -8,9 +8,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
@@ -49,6 +50,15 @@ POINTING = {RIGHTS["GetObject"], RIGHTS["PutObject"]}  # what pointers take
 PATIENT = Config(connect_timeout=5, read_timeout=60)
 _ATTEMPTS = 3  # of a request, before who asked hears of it
 _TRANSFER = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART, max_concurrency=8)
+
+
+class Entry(NamedTuple):
+    """A file that is there."""
+
+    key: str
+    bytes: int
+    modified: datetime
+    etag: str
 
 
 class S3Store:
@@ -110,13 +120,20 @@ class S3Store:
 
     def list(self, folder: str = "") -> Sequence[str]:
         """Raises UsageError where the server does not let one in, Away where it does not answer."""
+        return [entry.key for entry in self.entries(folder)]
+
+    def entries(self, folder: str = "") -> Sequence[Entry]:
+        """The same with what S3 says of each."""
 
         def pages() -> list[Any]:
             pages = self.client.get_paginator("list_objects_v2")
             return list(pages.paginate(Bucket=self.bucket, Prefix=self.prefix + folder))
 
-        found = self.patiently(pages)
-        return sorted(entry["Key"].removeprefix(self.prefix) for page in found for entry in page.get("Contents", []))
+        found = (entry for page in self.patiently(pages) for entry in page.get("Contents", []))
+        return sorted(
+            Entry(each["Key"].removeprefix(self.prefix), each["Size"], each["LastModified"], each["ETag"])
+            for each in found
+        )
 
     def delete(self, key: str) -> None:
         try:

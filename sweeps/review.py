@@ -1,5 +1,6 @@
 """A sweep in MLflow, for people: a run for the study, below it one for each trial, below that its stages' runs."""
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -12,7 +13,7 @@ from mlflow.exceptions import MlflowException
 from optuna.trial import TrialState
 
 from everest.errors import EverestError
-from orchestration.job import STUDY, TRIAL
+from orchestration.job import KIND, OBJECTIVES, STUDY, TRIAL, TRIAL_STATE
 from orchestration.outbox import Outbox
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import connect, experiment_id
@@ -22,8 +23,6 @@ from sweeps.study import STATE_NAMES, Study
 
 log = logging.getLogger(__name__)
 
-_KIND = "everest.kind"  # study or trial
-_STATE = "everest.state"
 _STATUS = {
     TrialState.COMPLETE: RunStatus.FINISHED,
     TrialState.PRUNED: RunStatus.KILLED,
@@ -68,7 +67,7 @@ class Review:
     def _begin(self, number: int, values: Mapping[str, object]) -> None:
         run = self._child(number)
         fresh = [Param(name, str(value)) for name, value in values.items() if name not in run.data.params]
-        self._client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(_STATE, "running")])
+        self._client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(TRIAL_STATE, "running")])
         drawn = [
             f"{name.rpartition('.')[2]} {f'{value:.4g}' if isinstance(value, float) else value}"
             for name, value in values.items()
@@ -81,7 +80,7 @@ class Review:
     ) -> None:
         run_id = self._child(number).info.run_id
         shown = {name: value for name, value in numbers.items() if not name.startswith("system/")}
-        tags = {_STATE: STATE_NAMES[state], "everest.jobs": " ".join(jobs), NOTE: self._note(number, jobs, reason)}
+        tags = {TRIAL_STATE: STATE_NAMES[state], "everest.jobs": " ".join(jobs), NOTE: self._note(number, jobs, reason)}
         if reason:
             tags["everest.reason"] = reason[:1000]
         self._client.log_batch(
@@ -105,20 +104,21 @@ class Review:
     def _parent(self) -> str:
         name = self.study.name
         if name not in self._known:
-            found = self._search(f"tags.`{_KIND}` = 'study' and tags.`{STUDY}` = '{name}'")
-            made = found[0] if found else self._create(name, {_KIND: "study"})
+            found = self._search(f"tags.`{KIND}` = 'study' and tags.`{STUDY}` = '{name}'")
+            made = found[0] if found else self._create(name, {KIND: "study"})
             self._known[name] = made.info.run_id
             space = self.study.space
             wanted = ", ".join(f"{metric} ({how})" for metric, how in space.objectives.items())
             self._client.set_tag(self._known[name], NOTE, f"Sweep of {', '.join(space.search)} for {wanted}.")
+            self._client.set_tag(self._known[name], OBJECTIVES, json.dumps(space.objectives))
             self._client.update_run(self._known[name], status=RunStatus.to_string(RunStatus.RUNNING))
         return self._known[name]
 
     def _child(self, number: int) -> Run:
         trial = f"{self.study.name}/{number}"
         if trial not in self._known:
-            found = self._search(f"tags.`{_KIND}` = 'trial' and tags.`{TRIAL}` = '{trial}'")
-            tags = {_KIND: "trial", TRIAL: trial, PARENT: self._parent()}
+            found = self._search(f"tags.`{KIND}` = 'trial' and tags.`{TRIAL}` = '{trial}'")
+            tags = {KIND: "trial", TRIAL: trial, PARENT: self._parent()}
             made = found[0] if found else self._create(f"{self.study.name}-{number}", tags)
             self._known[trial] = made.info.run_id
         return self._client.get_run(self._known[trial])

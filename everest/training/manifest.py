@@ -1,16 +1,21 @@
 """What makes a checkpoint whole: its manifest, which names every file with its size and sum; and pointers to some."""
 
 import logging
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from everest.files import sha256
+from everest.protocols import BEST, LATEST
 
 log = logging.getLogger(__name__)
 
 MANIFEST, MODEL, TRAINING = "manifest.json", "model.safetensors", "training.pt"
+
+CHECKPOINT_KEY = re.compile(r"(step-\d{8}-[0-9a-f]{8})/([\w.-]+)")
 
 _LONGEST = 2**20  # bytes
 
@@ -89,3 +94,15 @@ def said(kind: type[Pointer], text: str | None) -> Pointer | None:
     except ValidationError:
         log.warning("%.100r is no %s of a run; it counts as not there", text, kind.__name__.lower())
         return None
+
+
+def removal_order(keys: Iterable[str]) -> list[str]:
+    """Of a run's keys those of its checkpoints, in the order in which all of them go.
+
+    Pointers come first, then the oldest checkpoint, and of each its manifest: wherever that is broken off, what is
+    left are whole checkpoints, the newest among them, and nothing names one that is gone.
+    """
+    there = set(keys)
+    found = [match for key in there if (match := CHECKPOINT_KEY.fullmatch(key))]
+    found.sort(key=lambda match: (match[1], match[2] != MANIFEST, match[2]))
+    return [*(pointer for pointer in (BEST, LATEST) if pointer in there), *(match[0] for match in found)]

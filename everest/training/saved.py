@@ -6,7 +6,6 @@ can be used a run stops.
 
 import logging
 import math
-import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,13 +20,12 @@ from torch.nn.utils import get_total_norm
 
 from everest.errors import EverestError
 from everest.protocols import LATEST, CheckpointStore
-from everest.training.manifest import MANIFEST, MODEL, TRAINING, Damaged, Latest, Manifest, Seal, said
+from everest.training.manifest import CHECKPOINT_KEY, MANIFEST, MODEL, TRAINING, Damaged, Latest, Manifest, Seal, said
 from everest.training.snapshot import map_tensors
 
 log = logging.getLogger(__name__)
 
 SCRATCH = ".checkpoint-"  # how folders of files on their way begin
-_KEY = re.compile(r"(step-\d{8}-[0-9a-f]{8})/([\w.-]+)")
 _ATTEMPTS = 3  # to fetch a file as it was saved
 _SHOWN = 5
 
@@ -82,7 +80,7 @@ class SavedCheckpoints:
         """The files of each checkpoint, whole or not."""
         there: dict[str, set[str]] = {}
         for key in self.store.list():
-            if found := _KEY.fullmatch(key):
+            if found := CHECKPOINT_KEY.fullmatch(key):
                 there.setdefault(found[1], set()).add(found[2])
         return there
 

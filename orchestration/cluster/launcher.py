@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -81,6 +81,17 @@ class KubernetesLauncher:
 
     def weights_of(self, name: str) -> Path:
         return Path("work") / name  # where the pod puts them
+
+    @answered
+    def inits(self) -> Mapping[str, str]:
+        """Raises EverestError where a job's experiment is gone, and nobody knows."""
+        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
+        jobs = self._custom.list_namespaced_custom_object(
+            *PYTORCHJOBS, self.namespace, "pytorchjobs", label_selector=selector
+        )
+        names = [job["metadata"]["name"] for job in jobs["items"] if state_of(job) != "succeeded"]
+        found = {name: self._submissions.experiment(name) for name in names}
+        return {name: str(tree.get("init") or "") for name, tree in found.items() if tree is not None}
 
     @property
     def gpus(self) -> int:

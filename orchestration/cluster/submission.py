@@ -61,6 +61,18 @@ class Submissions:
         if self._config_map(config.metadata.name) is None:
             self._own(self._put(config), there)
 
+    def experiment(self, name: str) -> dict[str, Any] | None:
+        """A job's, as it was submitted; None where the job is gone. Raises EverestError where that alone is."""
+        if config := self._config_map(name):
+            return dict(yaml.safe_load(config.data[EXPERIMENT_KEY]))
+        try:
+            self._job_of(name)
+        except UnknownJobError:
+            return None
+        raise EverestError(
+            f"{name} has lost its ConfigMap, and nobody knows what it begins from; cancel it, or submit it again"
+        )
+
     def delete(self, job: Any) -> None:
         """That very job, and not one that has taken its name since."""
         name, uid = job["metadata"]["name"], job["metadata"]["uid"]
