@@ -28,4 +28,6 @@ def render(values: Path, *more: str, release: str = "everest", namespace: str = 
 
 def pod_of(each: dict[str, Any]) -> dict[str, Any] | None:
     """The pod, or the template of one, that an object holds."""
-    return each if each["kind"] == "Pod" else each.get("spec", {}).get("template")
+    if each["kind"] == "CronJob":
+        each = each["spec"]["jobTemplate"]
+    return each if each.get("kind") == "Pod" else each.get("spec", {}).get("template")

@@ -99,6 +99,15 @@ def test_with_everything_in_the_cluster_only_what_is_needed_is_open() -> None:
     assert but_to_strangers_and_names(paths(objects)) == expected
 
 
+def test_what_cleans_up_reaches_mlflow_s3_and_the_api_server() -> None:
+    found = but_to_strangers_and_names(paths("trying-out", "--set", "gc.enabled=true"))
+    assert {path for path in found if "gc" in path} == {
+        ("gc", "mlflow", PAGES),
+        ("gc", "s3", S3),
+        ("gc", OUTSIDE, HTTPS),
+    }
+
+
 def test_with_s3_and_postgresql_outside_nothing_comes_in_but_what_is_named() -> None:
     expected = {
         *JOBS,

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from orchestration.cli import _commands
 from orchestration.cluster.rights import rules
+from orchestration.settings import PlatformSettings
 from tests.helm.chart import CHART, SCENARIOS, helm, pod_of, render
 
 scenarios = pytest.mark.parametrize("values", SCENARIOS, ids=lambda file: file.stem)
@@ -104,6 +106,33 @@ def test_the_caretaker_may_do_what_it_does_and_no_more() -> None:
     ]  # fmt: skip
     jobs = {("kubeflow.org", "pytorchjobs", verb) for verb in ("get", "patch")}
     assert single(role["rules"]) == jobs | {("", "pods", verb) for verb in ("list", "watch", "delete")}
+
+
+def test_what_cleans_up_is_off_removes_nothing_by_itself_and_only_reads_jobs() -> None:
+    def ours(*more: str) -> dict[str, Any]:
+        there = render(SCENARIOS[-1], *more)
+        return {each["kind"]: each for each in there if each["metadata"]["name"] == "everest-gc"}
+
+    assert not ours()
+    there = ours("--set", "gc.enabled=true", "--set", "mlflow.auth.enabled=true")
+    assert single(there["Role"]["rules"]) == {
+        ("kubeflow.org", "pytorchjobs", "get"),
+        ("kubeflow.org", "pytorchjobs", "list"),
+        ("", "configmaps", "get"),
+    }
+    pod = pod_of(there["CronJob"])
+    assert pod
+    (container,) = pod["spec"]["containers"]
+    assert container["command"][:4] == ["python", "-m", "orchestration", "gc"]
+    options = _commands().parser.parse_args(container["command"][3:])
+    assert not options.delete
+    names = {
+        entry["name"].removeprefix("EVEREST_").lower() for entry in container["env"] if "EVEREST_" in entry["name"]
+    }
+    assert names == {"namespace", "mlflow_uri", "s3_bucket", "s3_prefix", "s3_region", "s3_endpoint"}
+    assert names <= PlatformSettings.model_fields.keys()
+    deleting = ours("--set-json", 'gc={"enabled": true, "rules": ["--older", "90d", "--delete"]}')
+    assert pod_of(deleting["CronJob"])["spec"]["containers"][0]["command"][-1] == "--delete"  # type: ignore[index]
 
 
 def single(rules: list[dict[str, list[str]]]) -> set[tuple[str, str, str]]:
