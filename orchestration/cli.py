@@ -7,6 +7,7 @@ import argparse
 import logging
 import re
 import sys
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -98,7 +99,7 @@ def _commands() -> Commands:
 def _submit(options: argparse.Namespace, settings: PlatformSettings, rest: list[str]) -> None:
     experiment = Experiment.load(options.recipe).override(overrides(rest))
     code = working_tree() if not options.no_code and options.launcher != "local" else None
-    spec = JobSpec(experiment, commit(), uuid.uuid4().hex[:12], code=code.digest if code else "")
+    spec = JobSpec(experiment, commit(), uuid.uuid4().hex[:12], code=code.digest if code else "", submitted=time.time())
     launcher = open_launcher(options.launcher, settings)
     if options.dry_run:
         print(launcher.dry_run(spec), end="")

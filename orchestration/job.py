@@ -18,6 +18,8 @@ WORKDIR = "/work"
 POD_IP = "EVEREST_POD_IP"  # what the pods of an elastic job find their address in
 # The code that was sent along, by its digest, and where the pod has it.
 CODE, CODE_FOLDER = "EVEREST_CODE", "EVEREST_CODE_FOLDER"
+# When it was submitted, in seconds since 1970, and where people see MLflow: for what is told of it.
+SUBMITTED, MLFLOW_PAGES = "EVEREST_SUBMITTED", "EVEREST_MLFLOW_PAGES"
 RESULT = "result.json"  # in S3, of a finished run
 RUN_POINTER = "mlflow-run.json"  # there too: which run in MLflow it is
 AGAIN = 75  # exit code: something around the processes broke, starting again may help
@@ -45,6 +47,7 @@ class JobSpec:
     group: str = ""  # of jobs that are followed together
     tags: Mapping[str, str] = field(default_factory=dict)  # for its run in MLflow
     code: str = ""  # digest of what was sent along; none: the image's own
+    submitted: float | None = None  # seconds since 1970
 
     @property
     def name(self) -> str:
@@ -69,6 +72,7 @@ class JobStatus:
     started: datetime | None = None  # the last time that its pods began to run
     ended: datetime | None = None
     replaced: bool = False  # pods of it were ended and made anew: it has run before it failed
+    user: str = ""  # who submitted it
     interrupted: bool = False  # it failed because something ended it from outside; submitting again continues it
 
 

@@ -40,6 +40,7 @@ from orchestration.job import (
 from orchestration.log import EVERYTHING, START, Line, Starts, Wanted, stamp
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
+from orchestration.webhook import WEBHOOK
 
 _JOB, _LOG, _RECIPE, _LOCK = "job.json", "log.txt", "job.yaml", "lock"
 _LAST_WORDS_S = 15  # beyond the grace, for torchrun
@@ -73,7 +74,7 @@ class LocalLauncher:
             log.write(f"{stamp(datetime.now(UTC))} {START}{spec.name} on {os.uname().nodename}\n")
             log.flush()
             write_text(self._file(spec.name, _RECIPE), spec.experiment.to_yaml())
-            job = {"created": time.time(), "group": spec.group, "processes": self.gpus}
+            job = {"created": time.time(), "group": spec.group, "processes": self.gpus, "user": self.settings.user}
             write_text(self._file(spec.name, _JOB), json.dumps(job))
             subprocess.Popen(
                 self._command(spec),
@@ -82,14 +83,15 @@ class LocalLauncher:
                 stderr=log,
                 start_new_session=True,
                 pass_fds=[lock.fileno()],
-                env={**os.environ, "EVEREST_WORK": str(self.work), TAGS: json.dumps(dict(spec.tags))},
+                env=self._environment(spec),
             )
 
     def mend(self, spec: JobSpec) -> None:
         """Nothing: a job of this machine has read its recipe."""
 
     def status(self, name: str) -> JobStatus:
-        created = datetime.fromtimestamp(self._job(name)["created"], UTC)
+        job = self._job(name)
+        created = datetime.fromtimestamp(job["created"], UTC)
         going_on: State | None = "pending" if self._starting(name) else "running" if self._process(name) else None
         noted = self._file(name, EXIT_CODE)
         code = int(noted.read_text()) if noted.exists() else None
@@ -103,6 +105,7 @@ class LocalLauncher:
             started=None if state == "pending" else created,
             ended=ended,
             reason=reason,
+            user=job.get("user", ""),
             interrupted=state == "failed" and (code is None or code == AGAIN or code >= 128),
             nodes=(os.uname().nodename,),
             exit_code=code,
@@ -188,6 +191,11 @@ class LocalLauncher:
             sys.executable, "-m", "orchestration.pod.torchrun", str(recipe.parent), str(self.settings.grace_s),
             str(self.gpus), spec.experiment.stage, "--recipe", str(recipe),
         ]  # fmt: skip
+
+    def _environment(self, spec: JobSpec) -> dict[str, str]:
+        ours = {"EVEREST_WORK": str(self.work), "EVEREST_USER": self.settings.user, TAGS: json.dumps(dict(spec.tags))}
+        silent = {WEBHOOK: "", "EVEREST_NOTIFY_SECRET": ""} if spec.group else {}  # the sweep tells
+        return {**os.environ, **ours, **silent}
 
     def _job(self, name: str) -> dict[str, Any]:
         try:

@@ -105,12 +105,12 @@ class Outbox:
                 self._changed.wait(0.5)
             self._raise_failure()
 
-    def close(self) -> None:
-        """Ends the thread; what is not done by then is left undone."""
+    def close(self, seconds: float | None = None) -> None:
+        """Ends the thread; what is not done by then is left undone. ``seconds``: that it is waited for at most."""
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _append(self, entry: "_Entry") -> None:
         self._raise_failure()

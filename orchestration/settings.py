@@ -1,5 +1,7 @@
 """Where experiments run and where their results go: from EVEREST_* variables, ``.env`` or flags."""
 
+import getpass
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,6 +109,14 @@ def sqlite_uri(file: Path) -> str:
     return f"sqlite:///{str(file.resolve()).replace('%', '%25').replace('?', '%3F')}"
 
 
+def user_here() -> str:
+    """Who this machine says that one is."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a number that has no name, as in a container
+        return str(os.getuid())
+
+
 class PlatformSettings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="EVEREST_",
@@ -161,6 +171,13 @@ class PlatformSettings(BaseSettings):
         description="the same while it starts, compiles, validates, saves or waits for a server; at least twice the "
         "patience",
     )
+    user: Annotated[
+        str,
+        matching(
+            r"\w([\w.@+ -]{0,61}\w)?",
+            "must be a name of letters, digits, '_', '.', '@', '+', '-' and blanks, a letter or digit at both ends",
+        ),
+    ] = Field(default_factory=user_here, description="who submits, in MLflow, lists and messages")
     pod_patch: Path | None = Field(None, description="YAML file merged strategically into every pod")
 
     s3_endpoint: Server | None = Field(None, description="address of the S3 server; None: AWS")
@@ -187,6 +204,11 @@ class PlatformSettings(BaseSettings):
     )
     mlflow_secret: Name | None = Field(
         None, description="Secret with MLFLOW_TRACKING_USERNAME and …_PASSWORD or _TOKEN"
+    )
+    notify_secret: Name | None = Field(
+        None,
+        description="Secret with EVEREST_WEBHOOK, the address that is told how jobs and sweeps go; here that variable "
+        "itself",
     )
     studies: Studies | None = Field(
         None,

@@ -119,8 +119,13 @@ class Display:
 
 
 def age(status: JobStatus) -> str:
-    """How long ago a job was created: 45s, 12m, 3h05m, 2d04h."""
-    seconds = int((datetime.now(UTC) - status.created).total_seconds())
+    """How long ago a job was created."""
+    return lasting((datetime.now(UTC) - status.created).total_seconds())
+
+
+def lasting(seconds: float) -> str:
+    """45s, 12m, 3h05m, 2d04h."""
+    seconds = int(seconds)
     minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
     if days:
         return f"{days}d{hours % 24:02d}h"

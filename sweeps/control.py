@@ -18,6 +18,7 @@ from sweeps.budget import Budget
 from sweeps.controller import Controller, Stopped
 from sweeps.display import Display
 from sweeps.interrupts import Interrupted, Interrupts
+from sweeps.news import Listeners, SweepNews
 from sweeps.space import Space
 from sweeps.study import Study
 
@@ -45,13 +46,15 @@ def control(
     launcher = open_launcher(launcher_name, settings)
     for experiment in one_of(study.space):
         launcher.check(JobSpec(experiment))
-    review = Review(study, settings)
-    controller = Controller(study, launcher, Runs(settings), budget, review, same_fault)
+    review, runs = Review(study, settings), Runs(settings)
+    news = SweepNews(study, settings, runs.page)
+    controller = Controller(study, launcher, runs, budget, Listeners(review, news), same_fault)
     status, files = "FAILED", []
     try:
         with Interrupts() as interrupts, Display() as display:
             controller.run(display, interrupts)
         status = "FINISHED"
+        news.finished()
         files = (report or standard_report)(study, settings)
     except Stopped as stopped:
         _end_jobs(controller, stopped.jobs)
@@ -62,11 +65,13 @@ def control(
         status = "KILLED"
         print(f"{study.name} is interrupted; everest-sweep resume {study.name} goes on", file=sys.stderr)
         sys.exit(128 + interrupted.signum)
-    except EverestError:
+    except EverestError as error:
+        news.failed(str(error))
         _end_jobs(controller, "cancel")
         raise
     finally:
         review.finish(status, files)
+        news.close()
 
 
 def _end_jobs(controller: Controller, what: str) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from everest.errors import UsageError
 from orchestration.cluster.rights import rules
-from orchestration.job import SETTINGS_FOLDER
+from orchestration.job import MLFLOW_PAGES, SETTINGS_FOLDER
 from orchestration.settings import PlatformSettings, variable
 from sweeps.space import Space
 
@@ -54,7 +54,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
     }
     metadata = {"name": name, "namespace": settings.namespace, "labels": labels}
     files = {_SPACE_FILE: yaml.safe_dump(space.model_dump(mode="json", by_alias=True), sort_keys=False)}
-    environment = settings.environment()
+    environment = settings.environment() | {MLFLOW_PAGES: str(here.mlflow_uri)}
     if settings.pod_patch:
         files[_PATCH_FILE] = settings.pod_patch.read_text()
         environment["EVEREST_POD_PATCH"] = f"{SETTINGS_FOLDER}/{_PATCH_FILE}"

@@ -40,7 +40,7 @@ def settings_page() -> str:
     lines[-1] += "or `--namespace …` of `everest-jobs` and `everest-sweep`."
     lines += ["", "| variable | default | meaning |", "| --- | --- | --- |"]
     lines += [
-        f"| `EVEREST_{name.upper()}` | `{field.default}` | {field.description or ''} |"
+        f"| `EVEREST_{name.upper()}` | {platform_default(field)} | {field.description or ''} |"
         for name, field in PlatformSettings.model_fields.items()
     ]
     return "\n".join(lines) + "\n"
@@ -58,6 +58,10 @@ def default(field: FieldInfo) -> str:
     if field.default_factory:
         return "by others"
     return "by size" if field.default is PydanticUndefined else f"`{field.default}`"
+
+
+def platform_default(field: FieldInfo) -> str:
+    return "your name on this machine" if field.default_factory else f"`{field.default}`"
 
 
 def test_the_table_of_settings_is_what_the_code_has() -> None:

@@ -17,7 +17,7 @@ from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, no
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import GROUP, LABELS, PYTORCHJOBS, away_from, manifest
+from orchestration.cluster.manifest import GROUP, LABELS, PYTORCHJOBS, USER, away_from, manifest
 from orchestration.cluster.pods import CONTAINER, to_yaml
 from orchestration.cluster.submission import Submissions
 from orchestration.cluster.tending import Tending
@@ -195,6 +195,7 @@ class KubernetesLauncher:
             ended=_time_of("Succeeded", job) or _time_of("Failed", job),
             reason=reason,
             replaced=replaced,
+            user=job["metadata"].get("annotations", {}).get(USER, ""),
             interrupted=state == "failed" and end is not None and end.outside,
             hopeless=bool(found and found.hopeless and state != "running"),
             nodes=tuple(sorted({pod.spec.node_name for pod in pods if pod.spec.node_name})),

@@ -22,7 +22,7 @@ from everest.errors import UsageError
 from orchestration.cluster.avoiding import AVOIDS, avoiding
 from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, scratch_volumes, to_tree
 from orchestration.cluster.reach import require_named_bucket, require_reachable
-from orchestration.job import CODE, POD_IP, SETTINGS_FOLDER, JobSpec
+from orchestration.job import CODE, MLFLOW_PAGES, POD_IP, SETTINGS_FOLDER, SUBMITTED, JobSpec
 from orchestration.provenance import TAGS
 from orchestration.settings import PlatformSettings
 from orchestration.teams import team_sizes
@@ -31,7 +31,7 @@ LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by"
 PYTORCHJOBS = ("kubeflow.org", "v1")  # group and version
 EXPERIMENT_KEY = "experiment.yaml"  # of the ConfigMap
 CONFIG_HASH, COMMIT, CODE_DIGEST = "everest/config-hash", "everest/commit", "everest/code"
-GROUP = "everest/group"
+GROUP, USER = "everest/group", "everest/user"
 
 _PORT = 23456
 
@@ -43,7 +43,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
         raise UsageError(f"name = {spec.name!r}: must begin with a letter, since the pods get a service of that name")
     team_sizes(settings, spec.experiment)
     here, settings = settings, settings.for_pods()
-    template = _template(spec, settings)
+    template = _template(spec, here, settings)
     require_named_bucket(here)
     require_reachable(here, to_tree(template.spec), "s3_endpoint", "mlflow_uri")
     job = KubeflowOrgV1PyTorchJob(
@@ -53,7 +53,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
             name=spec.name,
             namespace=settings.namespace,
             labels=_labels(spec) | ({"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}),
-            annotations=_annotations(spec),
+            annotations=_annotations(spec, settings),
         ),
         spec=KubeflowOrgV1PyTorchJobSpec(
             nproc_per_node=None if settings.elastic else str(settings.processes_per_pod),
@@ -78,7 +78,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1Py
         api_version="v1",
         kind="ConfigMap",
         metadata=k8s.V1ObjectMeta(
-            name=spec.name, namespace=settings.namespace, labels=_labels(spec), annotations=_annotations(spec)
+            name=spec.name, namespace=settings.namespace, labels=_labels(spec), annotations=_annotations(spec, settings)
         ),
         data={EXPERIMENT_KEY: spec.experiment.to_yaml()},
         immutable=True,
@@ -113,6 +113,7 @@ def controller_pod(
             k8s.V1VolumeMount(name="settings", mount_path=SETTINGS_FOLDER, read_only=True),
             *scratch_mounts,
         ],
+        may_lack=settings.notify_secret,
     )
     volumes = [
         k8s.V1Volume(name="settings", config_map=k8s.V1ConfigMapVolumeSource(name=name)),
@@ -123,20 +124,21 @@ def controller_pod(
     return dict(api().sanitize_for_serialization(template))
 
 
-def _template(spec: JobSpec, settings: PlatformSettings) -> k8s.V1PodTemplateSpec:
+def _template(spec: JobSpec, here: PlatformSettings, settings: PlatformSettings) -> k8s.V1PodTemplateSpec:
     volumes, mounts = _volumes(spec, settings)
     made = container(
         settings,
         command=["python", "-m", "orchestration.pod.code" if spec.code else "orchestration.pod.worker"],
-        env=_environment(spec, settings),
+        env=_environment(spec, here, settings),
         secrets=(settings.s3_secret, settings.mlflow_secret),
         resources=_resources(settings),
         mounts=mounts,
+        may_lack=_webhook_secret(spec, settings),
     )
-    return pod_template(settings, made, volumes, _labels(spec), _annotations(spec), settings.service_account)
+    return pod_template(settings, made, volumes, _labels(spec), _annotations(spec, settings), settings.service_account)
 
 
-def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar]:
+def _environment(spec: JobSpec, here: PlatformSettings, settings: PlatformSettings) -> list[k8s.V1EnvVar]:
     values = {
         "EVEREST_S3_ENDPOINT": settings.s3_endpoint,
         "EVEREST_S3_BUCKET": settings.s3_bucket,
@@ -158,7 +160,9 @@ def _environment(spec: JobSpec, settings: PlatformSettings) -> list[k8s.V1EnvVar
         CODE: spec.code or None,
         "EVEREST_JOB": spec.name,
         "EVEREST_SUBMISSION": spec.submission,
+        "EVEREST_USER": settings.user,
         TAGS: json.dumps(dict(spec.tags)) if spec.tags else None,
+        **_telling(spec, here),
         **_meeting(spec, settings),
         "OMP_NUM_THREADS": str(max(1, _cores(settings.cpu) // settings.processes_per_pod)),
         "NCCL_DEBUG": "WARN",
@@ -189,6 +193,19 @@ def _meeting(spec: JobSpec, settings: PlatformSettings) -> dict[str, str]:
         return {"EVEREST_NODES": settings.nodes, "EVEREST_PROCESSES": str(settings.processes_per_pod)}
     first = f"{spec.name}-worker-0" if settings.pods[-1] > 1 else "localhost"
     return {"PET_MASTER_ADDR": first, "PET_MASTER_PORT": str(_PORT)}
+
+
+def _webhook_secret(spec: JobSpec, settings: PlatformSettings) -> str | None:
+    """None for a sweep's jobs: the sweep tells."""
+    return None if spec.group else settings.notify_secret
+
+
+def _telling(spec: JobSpec, here: PlatformSettings) -> dict[str, str | None]:
+    """What the pods tell of the job that they do not know by themselves."""
+    if not (secret := _webhook_secret(spec, here)):
+        return {}
+    submitted = f"{spec.submitted:.0f}" if spec.submitted else None
+    return {"EVEREST_NOTIFY_SECRET": secret, MLFLOW_PAGES: here.mlflow_uri, SUBMITTED: submitted}
 
 
 def _resources(settings: PlatformSettings) -> k8s.V1ResourceRequirements:
@@ -242,6 +259,6 @@ def _labels(spec: JobSpec) -> dict[str, str]:
     }
 
 
-def _annotations(spec: JobSpec) -> dict[str, str]:
-    known = {CONFIG_HASH: spec.config_hash, COMMIT: spec.commit, CODE_DIGEST: spec.code}
+def _annotations(spec: JobSpec, settings: PlatformSettings) -> dict[str, str]:
+    known = {CONFIG_HASH: spec.config_hash, COMMIT: spec.commit, CODE_DIGEST: spec.code, USER: settings.user}
     return {name: value for name, value in known.items() if value}

@@ -35,20 +35,21 @@ def container(
     secrets: Sequence[str | None],
     resources: k8s.V1ResourceRequirements,
     mounts: list[k8s.V1VolumeMount],
+    may_lack: str | None = None,
 ) -> k8s.V1Container:
-    """One that gains no rights and writes only to volumes; all keys of the secrets are in its environment."""
+    """One that gains no rights and writes only to volumes; all keys of the secrets are in its environment.
+
+    ``may_lack``: a secret that it starts without where there is none.
+    """
+    env_from = [_all_of(secret) for secret in dict.fromkeys(secrets) if secret]
+    env_from += [_all_of(may_lack, optional=True)] if may_lack else []
     return k8s.V1Container(
         name=CONTAINER,
         image=settings.image,
         command=command,
         working_dir=WORKDIR,
         env=env,
-        env_from=[
-            k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret))
-            for secret in dict.fromkeys(secrets)
-            if secret
-        ]
-        or None,
+        env_from=env_from or None,
         resources=resources,
         volume_mounts=mounts,
         security_context=k8s.V1SecurityContext(
@@ -57,6 +58,10 @@ def container(
             capabilities=k8s.V1Capabilities(drop=["ALL"]),
         ),
     )
+
+
+def _all_of(secret: str, optional: bool | None = None) -> k8s.V1EnvFromSource:
+    return k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name=secret, optional=optional))
 
 
 def pod_template(

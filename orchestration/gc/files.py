@@ -11,7 +11,7 @@ from orchestration.log import Piece
 from orchestration.s3 import Entry
 
 _STALL_KEY = re.compile(r"stalls/[\w.-]+\.txt")
-_OWN_KEY = re.compile(rf"starts/\d+\.json|meeting\.json|{re.escape(RESULT)}|{re.escape(RUN_POINTER)}")
+_OWN_KEY = re.compile(rf"starts/\d+\.json|meeting\.json|told\.json|{re.escape(RESULT)}|{re.escape(RUN_POINTER)}")
 
 
 def part_of(key: str) -> Part | None:

@@ -6,6 +6,7 @@ import select
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
@@ -19,6 +20,7 @@ from orchestration.pod.backlog import Backlog
 _PIPE = 2**20  # bytes that a process can say before it is listened to
 _AT_ONCE = 2**20
 _LONGEST, _OVERLAP = 2**20, 2**14  # bytes of a line; of its end that may be half of what is to be hidden
+_LAST = 200
 _LOOK_S = 0.1
 _AGAIN_S = 1.0
 _LAST_WORDS_S = 10.0  # that the own output may take them
@@ -34,6 +36,7 @@ class Output:
 
     def __init__(self, hide: Callable[[bytes], bytes] = bytes) -> None:
         self.kept, self.end = Backlog(), ExitStack()
+        self._last: deque[bytes] = deque(maxlen=_LAST)
         self._hide = hide
         self._passed = Backlog()
         self._latest = 0  # microseconds
@@ -68,6 +71,10 @@ class Output:
     def begin(self, who: str) -> None:
         """A start of this pod."""
         self._take([f"{START}{who}".encode()])
+
+    def last_lines(self) -> list[str]:
+        with self._lock:
+            return [line.decode(errors="replace") for line in self._last]
 
     @contextmanager
     def pipe(self, path: Path, prefix: str) -> Iterator[None]:
@@ -128,6 +135,7 @@ class Output:
             first = max(time.time_ns() // 1000, self._latest + 1)
             self._latest = first + len(lines)
             stamped = [b"%s %s%s\n" % (_stamp(first + place), prefix, line) for place, line in enumerate(lines)]
+            self._last.extend(prefix + line for line in lines[-_LAST:])
             self._passed.add(stamped)
             self.kept.add(stamped)
 

@@ -11,6 +11,7 @@ HIDDEN = b"***"
 _LEAST = 8  # characters of a value: shorter ones are words that lines are made of
 _LEAST_NAMED = 4  # of one whose name says what it is
 _LEAST_ENCODED = 6
+_REFERENCE = re.compile(r"EVEREST_\w+_SECRET")  # the name of a Secret, and no value of one
 _NAMED = re.compile(r"SECRET|TOKEN|PASS|KEY|CREDENTIAL|AUTH|PRIVATE|WEBHOOK|DSN", re.IGNORECASE)
 #: Of the manifest, the operator, the image and Kubernetes: what these say is no secret.
 _OPEN = re.compile(
@@ -35,7 +36,9 @@ def hiding(environment: Mapping[str, str]) -> Callable[[bytes], bytes]:
 
 def named(environment: Mapping[str, str]) -> Mapping[str, str]:
     """Variables whose name says what they are: all that is known of a person's own environment."""
-    return {name: value for name, value in environment.items() if _NAMED.search(name)}
+    return {
+        name: value for name, value in environment.items() if _NAMED.search(name) and not _REFERENCE.fullmatch(name)
+    }
 
 
 def secrets(environment: Mapping[str, str]) -> set[str]:

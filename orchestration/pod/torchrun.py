@@ -15,7 +15,8 @@ import tempfile
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from everest.leave import leave
 from everest.progress import start_logging
 from everest.pulse import FOLDER, pulse_here
 from orchestration.job import AGAIN, EXIT_CODE, FAULTY, PROCESS
+from orchestration.pod.news import JobNews, LocalFacts, last_line
 from orchestration.pod.output import Output
 from orchestration.pod.secrets import hiding, named
 from orchestration.pod.standstill import Bounds
@@ -149,18 +151,27 @@ def run_everest(*arguments: str) -> int:
         return int(ended.code or 0)
 
 
+def _keep(folder: Path, name: str, text: str) -> None:
+    write_text(folder / name, text)
+
+
 def main() -> None:
     folder, grace, processes, *arguments = sys.argv[1:]
     here = psutil.Process()
     write_text(Path(folder) / PROCESS, json.dumps({"pid": here.pid, "started": here.create_time()}))
     with Output(hiding(named(os.environ))) as output:
         start_logging()
-        watch = Watch(Bounds.of(PlatformSettings.load()), lambda name, text: write_text(Path(folder) / name, text))
-        if processes == "1":
-            code = alone(["-m", "everest", *arguments], output, watch)
-        else:
-            flags = ["--standalone", "--nproc-per-node", processes]
-            code = torchrun(flags, run_everest, arguments, float(grace), output, watch)
+        settings = PlatformSettings.load()
+        with closing(JobNews(Path(folder).name, settings.user, LocalFacts(Path(folder)))) as news:
+            keep = partial(_keep, Path(folder))
+            watch = Watch(Bounds.of(settings), keep, news.stalled)
+            if processes == "1":
+                code = alone(["-m", "everest", *arguments], output, watch)
+            else:
+                flags = ["--standalone", "--nproc-per-node", processes]
+                code = torchrun(flags, run_everest, arguments, float(grace), output, watch)
+            if code < 128:  # else somebody ended it
+                news.ended(code, last_line(output.last_lines()))
     write_text(Path(folder) / EXIT_CODE, str(code))
     sys.exit(code)
 

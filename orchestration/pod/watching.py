@@ -30,8 +30,8 @@ Keep = Callable[[str, str], None]  # a text under a name, beside the run's check
 class Watch:
     """Of one process that starts those of a run, perhaps again and again. It watches in a thread of its own."""
 
-    def __init__(self, bounds: Bounds, keep: Keep) -> None:
-        self._bounds, self._keep = bounds, keep
+    def __init__(self, bounds: Bounds, keep: Keep, tell: Callable[[Stall], None] = lambda _: None) -> None:
+        self._bounds, self._keep, self._tell = bounds, keep, tell
         self._node = node()
         self.stalls: list[Stall] = []
 
@@ -78,6 +78,7 @@ class Watch:
     def _end(self, stall: Stall, beats: dict[int, Beat], folder: Path, done: threading.Event) -> None:
         """First those that are behind, so that the others notice, and save what they have; after a while all."""
         log.error("%s", stall.line)
+        self._tell(stall)
         families = {rank: family(beat.pid) for rank, beat in beats.items()}
         found = {rank: stacks(folder, beat.pid) for rank, beat in sorted(beats.items())}
         for rank, said in found.items():

@@ -21,6 +21,7 @@ from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, POD_IP, UNFIT
 from orchestration.outbox import one_line
 from orchestration.pod.keeper import EVERY_S, keeping
 from orchestration.pod.meeting import Meetings
+from orchestration.pod.news import JobNews, KeptFacts, last_line
 from orchestration.pod.output import Output
 from orchestration.pod.rank import LAST_WORDS_S, run_rank
 from orchestration.pod.secrets import hiding
@@ -43,14 +44,19 @@ def main() -> NoReturn:
     prefix = _prefix()
     with Output(hiding(os.environ)) as output:
         start_logging(prefix=prefix)
-        try:
-            code = _work(output)
-        except EverestError as error:
-            print(f"{prefix}everest: {error}", file=sys.stderr)
-            code = error.exit_code
-        except Exception:
-            traceback.print_exc()
-            code = EverestError.exit_code
+        run = os.environ.get("EVEREST_JOB", "")
+        with closing(JobNews(run, os.environ.get("EVEREST_USER", ""), KeptFacts(run))) as news:
+            line = ""
+            try:
+                code = _work(output, news)
+            except EverestError as error:
+                print(f"{prefix}everest: {error}", file=sys.stderr)
+                code, line = error.exit_code, str(error)
+            except Exception as error:
+                traceback.print_exc()
+                code, line = EverestError.exit_code, f"{type(error).__name__}: {one_line(error)}"
+            if code < 128:  # else the pod is replaced
+                news.ended(code, line or last_line(output.last_lines()))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do takes seconds
     if _pod() == 0 and code < 128:
         _show_log()
@@ -88,17 +94,19 @@ def _begin(output: Output) -> None:
     output.begin(f"{os.environ.get('EVEREST_POD', 'here')} on {node()}")
 
 
-def _work(output: Output) -> int:
+def _work(output: Output, news: JobNews) -> int:
     """The exit code. That of wrong usage is for a job that has never run: such a one may be removed."""
     _begin(output)
     settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
     output.end.enter_context(keeping(output.kept, settings, config.name, _pod()))
     early, faults, meetings = 0, 0, None
-    watch = Watch(Bounds.of(settings), partial(_keep, settings, config.name))
+    watch = Watch(Bounds.of(settings), partial(_keep, settings, config.name), news.stalled)
     while True:
         signal.signal(signal.SIGTERM, _end)
         started = time.monotonic()
         start = counted_start(settings, config.name)
+        if not start.again:
+            news.began()
         grace_s = settings.grace_s - LAST_WORDS_S
         run = partial(torchrun, entry=run_rank, arguments=start.let_in, grace_s=grace_s, output=output, watch=watch)
         if settings.elastic:

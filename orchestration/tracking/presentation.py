@@ -12,10 +12,21 @@ from orchestration.settings import PlatformSettings
 RUN, STAGE, DATASET, RECIPE, MODEL = (f"everest.{name}" for name in ("run", "stage", "dataset", "recipe", "model"))
 JOB, NAMESPACE, IMAGE, ADDRESS = (f"everest.{name}" for name in ("job", "namespace", "image", "address"))
 SUBMISSION = "everest.submission"
+USER = "mlflow.user"  # MLflow's own, which its pages show
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow offers for an experiment
 NOTE, PARENT, COMMIT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.source.git.commit"
 
 _RESULTS = ("test/top1", "test/top5", "val/top1", "train/loss")
+
+
+def results(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those that a person asks for first."""
+    return {name: metrics[name] for name in _RESULTS if name in metrics}
+
+
+def run_page(server: str, experiment: str, run: str) -> str:
+    """Where a browser shows it."""
+    return f"{server.rstrip('/')}/#/experiments/{experiment}/runs/{run}"
 
 
 def experiment_name(settings: PlatformSettings, config: Experiment, tags: Mapping[str, str]) -> str:
@@ -55,7 +66,7 @@ def run_note(
     what = "Pre-training" if config.stage == "pretrain" else "Fine-tuning"
     clips = f"{model.num_frames} frames of {model.image_size} px"
     rows: dict[str, Any] = {
-        "result": ", ".join(f"{name} **{metrics[name]:.4g}**" for name in _RESULTS if name in metrics),
+        "result": ", ".join(f"{name} **{value:.4g}**" for name, value in results(metrics).items()),
         "cost": _cost(metrics),
         "speed": _speed(metrics),
         "recipe": _code(config.recipe or "settings of its own"),

@@ -1,5 +1,6 @@
 """What MLflow knows of runs."""
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,11 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from everest.errors import EverestError
-from orchestration.job import Unreachable
+from orchestration.job import MLFLOW_PAGES, Unreachable
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import connect
 from orchestration.tracking.errors import describe, passes
-from orchestration.tracking.presentation import RUN, SUBMISSION
+from orchestration.tracking.presentation import RUN, SUBMISSION, run_page
 
 _FIGURES = "figures"  # where runs put them
 
@@ -44,6 +45,12 @@ class Runs:
         """Of the newest run of that name that has it."""
         found = self._search(f"tags.`{RUN}` = '{name}' and tags.`{tag}` != ''", 1)
         return str(found[0].data.tags[tag]) if found else None
+
+    def page(self, name: str) -> str:
+        """Where a browser shows the newest run of that name; empty where that is not known."""
+        server = os.environ.get(MLFLOW_PAGES) or self.settings.mlflow_uri or ""
+        found = self._search(f"tags.`{RUN}` = '{name}'", 1) if server.startswith("http") else []
+        return run_page(server, found[0].info.experiment_id, found[0].info.run_id) if found else ""
 
     def submitted(self, submission: str) -> bool:
         """Whether a job of that submission has got as far as MLflow."""

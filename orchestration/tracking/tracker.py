@@ -32,6 +32,7 @@ from orchestration.tracking.numbers import Numbers, there
 from orchestration.tracking.presentation import (
     COMMIT,
     NOTE,
+    USER,
     experiment_name,
     run_name,
     run_note,
@@ -67,7 +68,7 @@ class MLflowTracker:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.config, self.memory, self.settings = config, memory, settings
-        self.tags = {**run_tags(config), **given_tags(), **(tags or {})}
+        self.tags = {**run_tags(config), USER: settings.user, **given_tags(), **(tags or {})}
         if code := commit():
             self.tags[COMMIT] = code
         self.client = mlflow.MlflowClient()

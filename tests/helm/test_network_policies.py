@@ -120,6 +120,12 @@ def test_with_s3_and_postgresql_outside_nothing_comes_in_but_what_is_named() -> 
     assert but_to_strangers_and_names(paths("external", *named)) == expected
 
 
+def test_a_webhook_outside_is_reached_by_jobs_and_sweeps_alone_where_it_is_named() -> None:
+    opened = paths("trying-out", "--set", f"networkPolicies.webhook={HTTPS}") - paths("trying-out")
+    assert {who for who, target, port in opened if (target, port) == (OUTSIDE, HTTPS)} == {"job"}  # sweeps were before
+    assert {who for who, *_ in opened} <= {"job", "sweep"}
+
+
 @pytest.mark.parametrize(
     ("endpoint", "port"),
     [("http://10.0.0.7:7070", S3), ("https://s3.example.org", HTTPS), ("https://s3.example.org:5432", DATABASE)],

@@ -20,7 +20,7 @@ from tests.test_docs import ROOT
 
 GOLDEN = Path(__file__).parent / "manifests"
 EXPERIMENT = Experiment.load("demo-pretrain").override({"optim.micro_batch": 2})  # for up to 32 processes
-SPEC = JobSpec(EXPERIMENT, commit="0123456789abcdef0123456789abcdef01234567", submission="s1")
+SPEC = JobSpec(EXPERIMENT, commit="0123456789abcdef0123456789abcdef01234567", submission="s1", submitted=1764223200)
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"s3_bucket": "videos"},
@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
         "priority_class": "research", "queue": "gpus", "ttl_s": 3600, "deadline_s": 86400, "backoff_limit": 1,
         "grace_s": 120, "s3_endpoint": "https://s3.example.org", "s3_bucket": "videos", "s3_prefix": "lab/everest",
         "s3_secret": "s3", "mlflow_uri": "https://mlflow.example.org", "mlflow_secret": "mlflow",
+        "notify_secret": "slack",
         "pod_patch": GOLDEN / "patch.yaml",
     },
     "elastic": {"s3_bucket": "videos", "nodes": "2..4", "processes": 1, "grace_s": 60},
@@ -46,7 +47,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def made(name: str, **more: Any) -> str:
-    return to_yaml(*manifest(SPEC, PlatformSettings(**CASES[name] | more)))
+    return to_yaml(*manifest(SPEC, PlatformSettings(**{"user": "ada"} | CASES[name] | more)))
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -16,12 +16,12 @@ PLANTED = {
     "PGPASSWORD": "kurz",
     "ANYTHING": "seven-of-nine",
     "CERTIFICATE": "-----BEGIN X-----\nMIIEvQIBADANBg\nkqhkiG9w0BAQ\n-----END X-----\n",
-    "EVEREST_NOTIFY_SECRET": "https://hooks.example.org/T0/B0/x",
+    "EVEREST_WEBHOOK": "https://hooks.example.org/T0/B0/x",
 }
 OPEN = {
     "EVEREST_S3_BUCKET": "everest", "AWS_ACCESS_KEY_ID": "everest", "PATH": "/usr/local/bin:/usr/bin", "HOME": "/work",
     "KUBERNETES_SERVICE_HOST": "10.0.0.1", "PET_NNODES": "2", "SOME_FOLDER": "/usr/local/lib", "MODE": "on",
-    "HOSTNAME": "mine-worker-0", "LC_CTYPE": "C.UTF-8",
+    "HOSTNAME": "mine-worker-0", "EVEREST_NOTIFY_SECRET": "slack-of-the-lab", "LC_CTYPE": "C.UTF-8",
 }  # fmt: skip
 
 

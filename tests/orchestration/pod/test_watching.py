@@ -21,6 +21,7 @@ from tests.conftest import tiny
 from tests.integration.command import environment
 from tests.orchestration.pod.faulty_pod import STOPPED_S, VALIDATED_S
 from tests.services import HANGS_S, free_port, s3_settings
+from tests.webhook import SECRET, WebhookServer
 
 ROOT = Path(__file__).resolve().parents[3]
 NODE = "node-7"
@@ -33,7 +34,7 @@ PATIENT = {
 
 
 def pod(
-    config: Experiment, settings: PlatformSettings, folder: Path, *faults: str, processes: int = 2
+    config: Experiment, settings: PlatformSettings, folder: Path, *faults: str, processes: int = 2, webhook: str = ""
 ) -> tuple[int, str]:
     """Its exit code and what it said, without the times."""
     folder.mkdir()
@@ -45,7 +46,8 @@ def pod(
             [sys.executable, "-m", "tests.orchestration.pod.faulty_pod", str(folder), *faults],
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, timeout=HANGS_S, check=False,
             env=environment(folder, **settings.environment(), **where, EVEREST_GPUS="0", EVEREST_NODE=NODE,
-                            EVEREST_SUBMISSION="first", PET_NPROC_PER_NODE=str(processes)),
+                            EVEREST_SUBMISSION="first", EVEREST_JOB=config.name, EVEREST_USER="ada",
+                            EVEREST_WEBHOOK=webhook, PET_NPROC_PER_NODE=str(processes)),
         )  # fmt: skip
     return done.returncode, re.sub(r"(?m)^\S+Z ", "", (folder / "log.txt").read_text())
 
@@ -105,13 +107,21 @@ def test_a_pod_in_which_one_process_after_the_other_stands_still_ends_with_the_w
         assert tensor.equal(ours[name]), name  # type: ignore[attr-defined]
 
 
-def test_where_it_stands_still_twice_in_one_step_the_job_fails_with_that_line(
+def test_where_it_stands_still_twice_in_one_step_the_job_fails_with_that_line_and_both_are_told(
     synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = s3_settings(monkeypatch, **PATIENT)
     config = tiny("pretrain", synthetic)  # saved before step 3, so that it begins with another step
-    code, said = pod(config, settings, tmp_path / "pod", "always-loops:0:4", processes=1)
+    with WebhookServer() as server:
+        code, said = pod(
+            config, settings, tmp_path / "pod", "always-loops:0:4", processes=1, webhook=server.address
+        )  # fmt: skip
     assert code == 1, said
+    stalled, failed = server.told
+    assert (stalled["event"], failed["event"]) == ("stalled", "failed")
+    assert stalled["what"].startswith(f"rank 0 on {NODE} stands still: in step 4, forward, for")
+    assert failed["what"] == f"failed: {said.splitlines()[-1].partition('everest: ')[2]}"
+    assert SECRET not in said
     line = rf"\[rank 0\] everest: rank 0 on {NODE} stands still: in step 4, forward, for .*; it is the second time"
     assert re.match(line, said.splitlines()[-1])
     assert said.count("starting again from the newest checkpoint") == 0 + 1
