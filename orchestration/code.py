@@ -68,6 +68,16 @@ def working_tree(where: Path = _HERE) -> Code | None:
     return Code(hashlib.sha256(packed.getvalue()).hexdigest(), packed.getvalue())
 
 
+def taken_along(launcher: str, settings: PlatformSettings) -> str:
+    """The working tree's digest, when it is in S3; none for jobs of this machine, which have the tree itself, and where
+    there is no checkout. Raises EverestError."""
+    code = working_tree() if launcher != "local" else None
+    if code is None:
+        return ""
+    send(code, settings)
+    return code.digest
+
+
 def send(code: Code, settings: PlatformSettings) -> None:
     """To S3, unless it is there. Raises EverestError."""
     here, key = settings.model_copy(update={"patience_s": _PATIENCE_S}), _key(code.digest)

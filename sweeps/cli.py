@@ -12,6 +12,7 @@ from typing import NoReturn
 from optuna.trial import TrialState
 
 from everest.arguments import overrides
+from orchestration.code import taken_along
 from orchestration.flags import Commands
 from orchestration.settings import PlatformSettings
 from sweeps.best import choose, write_recipes
@@ -39,11 +40,13 @@ def _commands() -> Commands:
     added.add_argument("--sampler", help="instead of the space's: tpe, nsga2, nsga3, gp, random, grid, qmc")
     added.add_argument("--pruner", help="instead of the space's: median, hyperband, patient, none")
     added.add_argument("--seed", type=int, help="instead of the space's")
+    _code(added)
     _budget(added)
     added.add_argument("--in-cluster", action="store_true", help="run the controller itself as a Job of the cluster")
     added.add_argument("--dry-run", action="store_true", help="print one trial's experiments, or the Job, and stop")
     added = commands.add("resume", _resume, "go on with a sweep as it was begun")
     added.add_argument("study")
+    _code(added)
     _budget(added)
     added = commands.add("status", _status, "all sweeps, or one with what its trials are doing")
     added.add_argument("study", nargs="?")
@@ -58,6 +61,13 @@ def _commands() -> Commands:
     added.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as recipes/mine.yaml")
     added.add_argument("--trial", type=int, metavar="N", help="this one instead")
     return commands
+
+
+def _code(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-code", action="store_true", help="jobs of a cluster run the image's code, not this tree's"
+    )
+    parser.add_argument("--code", metavar="DIGEST", help="they run the code that was sent along under this digest")
 
 
 def _budget(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +92,9 @@ def _launch(options: argparse.Namespace, settings: PlatformSettings, rest: list[
     if options.in_cluster:
         from sweeps.incluster import launch_in_cluster
 
-        launch_in_cluster(space, settings, _budget_flags(options), options.dry_run)
+        code = "" if options.no_code or options.dry_run else options.code or taken_along("kubernetes", settings)
+        flags = [*_budget_flags(options), *(["--code", code] if code else ["--no-code"])]
+        launch_in_cluster(space, settings, flags, options.dry_run)
         return
     if options.dry_run:
         for experiment in one_of(space):
@@ -101,7 +113,8 @@ def _control(study: Study, options: argparse.Namespace, settings: PlatformSettin
     budget = Budget(
         options.parallel, options.trials, options.hours, options.gpu_hours, options.trial_hours, options.start_hours
     )
-    control(study, settings, budget, options.launcher, options.same_fault, options.on_interrupt)
+    code = "" if options.no_code else options.code or taken_along(options.launcher, settings)
+    control(study, settings, budget, options.launcher, options.same_fault, options.on_interrupt, code=code)
     print(best_of(study))
     print(f"everest-sweep best {study.name} --out recipes/{study.name}.yaml writes its recipe", file=sys.stderr)
 

@@ -14,6 +14,7 @@ from everest.arguments import overrides
 from everest.data.index import read_index
 from everest.errors import EverestError, UsageError
 from everest.tables import print_table
+from orchestration.code import taken_along
 from orchestration.settings import PlatformSettings
 from sweeps.budget import Budget
 from sweeps.comparison import PACE, Comparison, Costs, Kind
@@ -36,7 +37,7 @@ def compare(options: argparse.Namespace, rest: Sequence[str]) -> None:
         costs = _seconds(comparison, settings, storage, options) if comparison.equal == "seconds" else flops
         study = Study.begin(comparison.name, comparison.space(costs, videos), storage)
         control(
-            study, settings, Budget(options.parallel), options.launcher,
+            study, settings, Budget(options.parallel), options.launcher, code=taken_along(options.launcher, settings),
             report=lambda study, settings: _report(comparison, study, settings, flops, folder),
         )  # fmt: skip
     print(folder / "report.html", file=sys.stderr)
@@ -70,7 +71,7 @@ def _seconds(
     found = {}
     for kind in comparison.stages():
         study = Study.begin(f"{comparison.name}-pace-{kind}", comparison.pace_space(kind), storage)
-        control(study, settings, Budget(1), options.launcher)
+        control(study, settings, Budget(1), options.launcher, code=taken_along(options.launcher, settings))
         paces: dict[str, list[float]] = {method: [] for method in comparison.methods}
         for trial in study.trials(TrialState.COMPLETE):
             paces[trial.params[VARIANT]].append(trial.values[0])

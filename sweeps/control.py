@@ -36,8 +36,12 @@ def control(
     same_fault: int = 3,
     on_interrupt: str = "ask",
     report: Report | None = None,
+    code: str = "",
 ) -> None:
-    """Until the study has ended, or is stopped or interrupted, which leaves by SystemExit. Raises EverestError."""
+    """Until the study has ended, or is stopped or interrupted, which leaves by SystemExit. Raises EverestError.
+
+    ``code``: digest of what was sent along for its jobs.
+    """
     from orchestration.tracking.runs import Runs
     from sweeps.review import Review
 
@@ -48,7 +52,7 @@ def control(
         launcher.check(JobSpec(experiment))
     review, runs = Review(study, settings), Runs(settings)
     news = SweepNews(study, settings, runs.page)
-    controller = Controller(study, launcher, runs, budget, Listeners(review, news), same_fault)
+    controller = Controller(study, launcher, runs, budget, Listeners(review, news), same_fault, code=code)
     status, files = "FAILED", []
     try:
         with Interrupts() as interrupts, Display() as display:

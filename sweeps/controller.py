@@ -43,11 +43,13 @@ class Controller:
         listener: Listener,
         same_fault: int = 3,
         every_s: float = _EVERY_S,
+        code: str = "",
     ) -> None:
+        """``code``: digest of what was sent along for all jobs."""
         self.study, self.launcher, self.metrics, self.budget, self.every_s = study, launcher, metrics, budget, every_s
         self.open: dict[int, OpenTrial] = {}
         self.books = Books(study, listener, launcher.gpus, same_fault)
-        self.jobs = Jobs(study, launcher, metrics, budget, self.books, self, every_s)
+        self.jobs = Jobs(study, launcher, metrics, budget, self.books, self, every_s, code)
         self._asked_to_stop = self._measured = time.monotonic()
 
     def run(self, show: "Show", interrupts: Interrupts) -> None:

@@ -71,11 +71,12 @@ class Jobs:
         books: Books,
         ends: Ends,
         every_s: float,
+        code: str = "",
     ) -> None:
         self.open: dict[str, Job] = {}
         self._study, self._launcher, self._metrics, self._budget = study.name, launcher, metrics, budget
         self._books, self._ends, self._every_s = books, ends, every_s
-        self._commit = commit()
+        self._commit, self._code = commit(), code
         self._tags = {STUDY: study.name, EXPERIMENT: study.space.mlflow_experiment}
         self._removals = Removals(launcher, every_s)
 
@@ -157,7 +158,7 @@ class Jobs:
 
     def _spec(self, job: Job) -> JobSpec:
         tags = {**self._tags, TRIAL: f"{self._study}/{job.trials[0].number}"}
-        return JobSpec(job.experiment, self._commit, uuid.uuid4().hex[:12], self._study, tags)
+        return JobSpec(job.experiment, self._commit, uuid.uuid4().hex[:12], self._study, tags, self._code)
 
     def _settle(self, job: Job) -> None:
         try:

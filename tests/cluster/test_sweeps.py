@@ -1,5 +1,6 @@
 """Sweeps whose trials are jobs of a real cluster, on a real PostgreSQL: with faults, and run from inside it."""
 
+import json
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestration.code import working_tree
 from orchestration.settings import PlatformSettings
 from sweeps.storage import open_storage
 from sweeps.study import JOBS, LINES, REASON, Study
@@ -172,6 +174,10 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
 
     until(has_numbers, "numbers of both trials", 180, every=1)
     assert "2 running" in sweep.run("status", "inside", log=tmp_path / "status.txt")
+    jobs = json.loads(platform.kubectl("get", "pytorchjobs", "-o", "json"))["items"]
+    code = working_tree()
+    assert code
+    assert {each["metadata"]["annotations"]["everest/code"] for each in jobs} == {code.digest}
     for verb, what, allowed in (
         ("create", "pytorchjobs", True), ("delete", "pytorchjobs", True), ("watch", "pytorchjobs", True),
         ("get", "secrets", False), ("create", "pods", False), ("delete", "configmaps", True), ("get", "nodes", False),
