@@ -18,6 +18,8 @@ from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from everest.patterns import matching
 from orchestration.code import fetch, send, working_tree
+from orchestration.costs import add_arguments as costs_arguments
+from orchestration.costs import costs, shown, spent_by
 from orchestration.flags import Commands
 from orchestration.gc.command import add_arguments as gc_arguments
 from orchestration.gc.command import gc
@@ -83,6 +85,8 @@ def _commands() -> Commands:
     added.add_argument("job")
     commands.add("tend", _tend, "look after jobs unasked: let pods of lost nodes go, keep jobs from unfit nodes")
     commands.add("list", _list, "all jobs")
+    added = commands.add("costs", costs, "GPU hours, and money, that runs have taken")
+    costs_arguments(added)
     added = commands.add("gc", gc, "what of old runs would go by rules, and with --delete goes")
     gc_arguments(added)
     added = commands.add("register", _register, "make a model version of a run's newest checkpoint in S3")
@@ -200,14 +204,15 @@ def _list(options: argparse.Namespace, settings: PlatformSettings, _: list[str])
     from rich.table import Table
 
     jobs = open_launcher(options.launcher, settings).list()
-    progress = _progress(settings, jobs)
+    progress, spent = _progress(settings, jobs), spent_by(settings, {job.name for job in jobs})
     table = Table(box=None, pad_edge=False, header_style="")
-    for title in ("JOB", "STATE", "AGE", "STEP", "LOSS", "NODE"):
-        table.add_column(title, no_wrap=True, justify="right" if title in {"STEP", "LOSS"} else "left")
+    for title in ("JOB", "STATE", "AGE", "STEP", "LOSS", "GPU HOURS", "COST", "NODE"):
+        numeric = title in {"STEP", "LOSS", "GPU HOURS", "COST"}
+        table.add_column(title, no_wrap=True, justify="right" if numeric else "left")
     for job in jobs:
         step, loss = progress.get(job.name, (None, None))
         numbers = ("-" if step is None else str(step), "-" if loss is None else f"{loss:.4g}")
-        table.add_row(job.name, job.state, age(job), *numbers, ",".join(job.nodes) or "-")
+        table.add_row(job.name, job.state, age(job), *numbers, *shown(spent.get(job.name)), ",".join(job.nodes) or "-")
     Console().print(table)
 
 

@@ -220,6 +220,9 @@ class PlatformSettings(BaseSettings):
     pod_studies: Database | None = Field(
         None, description="as a controller in the cluster reaches it, where that differs"
     )
+    gpu_hour_price: float | None = Field(
+        None, ge=0, description="of an hour of a GPU, in whatever money: what runs cost is said too"
+    )
     model_alias: Alias = Field("candidate", description="alias that a newly registered classifier gets")
 
     @classmethod

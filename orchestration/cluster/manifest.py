@@ -153,6 +153,7 @@ def _environment(spec: JobSpec, here: PlatformSettings, settings: PlatformSettin
         "EVEREST_STALL_S": f"{settings.stall_s:g}",
         "EVEREST_STALL_SLOW_S": f"{settings.stall_slow_s:g}",
         "EVEREST_GPUS": str(settings.gpus),
+        "EVEREST_GPU_HOUR_PRICE": None if settings.gpu_hour_price is None else f"{settings.gpu_hour_price:g}",
         "EVEREST_MLFLOW_URI": settings.mlflow_uri,
         "EVEREST_MLFLOW_EXPERIMENT": settings.mlflow_experiment,
         "EVEREST_IMAGE": settings.image,

@@ -21,6 +21,7 @@ from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, POD_IP, UNFIT
 from orchestration.outbox import one_line
 from orchestration.pod.keeper import EVERY_S, keeping
 from orchestration.pod.meeting import Meetings
+from orchestration.pod.meter import metering
 from orchestration.pod.news import JobNews, KeptFacts, last_line
 from orchestration.pod.output import Output
 from orchestration.pod.rank import LAST_WORDS_S, run_rank
@@ -40,6 +41,15 @@ _MOST_FAULTS = 2
 
 
 def main() -> NoReturn:
+    with metering(EXPERIMENT_FILE, _pod()) as note:
+        code = _main()
+        if _pod() == 0 and code < 128:
+            note()
+            _show_log()
+    sys.exit(code)
+
+
+def _main() -> int:
     """Counts starts, and ends what leads nowhere."""
     prefix = _prefix()
     with Output(hiding(os.environ)) as output:
@@ -58,9 +68,7 @@ def main() -> NoReturn:
             if code < 128:  # else the pod is replaced
                 news.ended(code, line or last_line(output.last_lines()))
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is left to do takes seconds
-    if _pod() == 0 and code < 128:
-        _show_log()
-    sys.exit(code)
+    return code
 
 
 def _show_log() -> None:

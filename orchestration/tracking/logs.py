@@ -19,8 +19,9 @@ _PATIENCE_S = 60  # no more than a job may last longer for it
 
 
 def log_to_mlflow(settings: PlatformSettings, run: str) -> None:
-    """What was kept of it; does nothing for a run that MLflow does not have. Raises EverestError, MlflowException.
+    """What was kept of it, and its GPU hours; does nothing for a run that MLflow does not have.
 
+    Raises EverestError, MlflowException.
     MLflow is imported for a run that has come to it: a pod too small for that could otherwise not even fail.
     """
     store = S3Store(settings.model_copy(update={"patience_s": _PATIENCE_S}), run)
@@ -29,11 +30,13 @@ def log_to_mlflow(settings: PlatformSettings, run: str) -> None:
             return
         from orchestration.tracking.connection import connect
         from orchestration.tracking.errors import describe, passes
+        from orchestration.tracking.hours import log_hours
 
         kept, run_id = KeptLog(run, store), json.loads(said)["run"]
         connect(settings)
         uploads = Outbox(f"MLflow at {settings.tracking_uri}", passes, describe)
         try:
+            uploads.add(lambda: log_hours(settings, run, run_id))
             uploads.add(lambda: _upload(kept, run_id))
             uploads.flush(_PATIENCE_S)
         finally:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from everest.errors import UsageError
+from orchestration.hours import FOLDER as hours_folder
+from orchestration.hours import Stay, stays_of
 from orchestration.job import RUN_POINTER, LogsMissing
 from orchestration.kept_log import kept_log
 from orchestration.log import EVERYTHING, START, Line, Wanted, stamp
@@ -224,6 +227,10 @@ def test_mlflow_has_the_log_as_artifacts_a_file_a_start(settings: PlatformSettin
     store = S3Store(settings, "run")
     store.point(RUN_POINTER, json.dumps({"run": run, "experiment": "1"}))
     store.close()
+    had = Stay(run="run", user="", experiment="", sweep="", pod=0, node="", gpus=8, price=2, began=at(0), until=at(900))  # type: ignore[arg-type]
+    hours = S3Store(settings, hours_folder)
+    hours.write(had.key, had.model_dump_json().encode())
+    hours.close()
     for number in (1, 2):
         pod = Pod(settings)
         pod.start(100 * number)
@@ -233,6 +240,7 @@ def test_mlflow_has_the_log_as_artifacts_a_file_a_start(settings: PlatformSettin
         assert [item.path for item in client.list_artifacts(run, "logs")] == [
             f"logs/start-00{start}.log" for start in range(1, number + 1)
         ]
+    assert client.get_run(run).data.metrics == {"cost/gpu_hours": 2, "cost/starts": 1, "cost/money": 4}
     for number in (1, 2):
         written = Path(client.download_artifacts(run, f"logs/start-00{number}.log")).read_text()
         first, second = at(100 * number + 0.001), at(100 * number + 0.002001)
@@ -267,7 +275,8 @@ def test_a_pods_log_outlives_it_and_holds_no_secret(
     experiment = tmp_path / "experiment.yaml"
     experiment.write_text("name: run\n")
     environment = {**os.environ, **settings.environment(), "PLANTED": "not/for+anyone=", "EVEREST_POD": "run-worker-0",
-                   "EVEREST_NODE": "node0"}  # fmt: skip
+                   "EVEREST_NODE": "node0", "EVEREST_USER": "ada", "EVEREST_GPUS": "4"}  # fmt: skip
+    began = time.time()
     with (tmp_path / "out").open("wb") as out:
         pod = subprocess.Popen(
             [sys.executable, "-c", _POD, experiment, str(code)], env=environment, stdout=out, stderr=out
@@ -276,6 +285,9 @@ def test_a_pods_log_outlives_it_and_holds_no_secret(
             until(lambda: any("about to go" in line for line in log(settings)), "its last line")
             pod.send_signal(signal.SIGTERM)
         assert pod.wait(HANGS_S) == ended
+    (stay,) = stays_of(settings)
+    assert (stay.run, stay.user, stay.gpus, stay.node) == ("run", "ada", 4, "node0")
+    assert began - 1 <= stay.began.timestamp() < stay.until.timestamp() <= time.time()
     lines = log(settings)
     begun = "--- start {}: run-worker-0 on node0"
     again = "[rank 0] WARNING a process broke down; starting again from the newest checkpoint"
