@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -119,7 +120,7 @@ class KeptFacts:
         self._submission, self._by = os.environ.get("EVEREST_SUBMISSION", ""), uuid.uuid4().hex
 
     def first(self, what: str) -> bool:
-        store = self._store()
+        store = self._store
         for _ in range(_ATTEMPTS):
             before = said(Told, store.read(_TOLD)) or Told()
             told = before.told if before.submission == self._submission else []
@@ -134,15 +135,16 @@ class KeptFacts:
         raise EverestError(f"{store.address}{_TOLD} is always another's")
 
     def numbers(self) -> Mapping[str, float]:
-        return _json(self._store(), RESULT).get("result", {}).get("metrics", {})
+        return _json(self._store, RESULT).get("result", {}).get("metrics", {})
 
     def page(self) -> str:
-        run = _json(self._store(), RUN_POINTER)
+        run = _json(self._store, RUN_POINTER)
         server = os.environ.get(MLFLOW_PAGES, "")
         return run_page(server, run["experiment"], run["run"]) if run and server else ""
 
+    @cached_property
     def _store(self) -> S3Store:
-        """Raises UsageError."""
+        """Made once: the last news have seconds. Raises UsageError."""
         return S3Store(PlatformSettings.load(patience_s=_PATIENCE_S), self._run)
 
 
