@@ -47,6 +47,7 @@ def test_a_pod_replaced_while_the_credentials_have_expired_waits_for_fresh_ones(
     _, err = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, err
     assert checkpoints(platform, "expired")[-1].startswith("step-00000400")
+    before_its_code = platform.kubectl("logs", "expired-worker-0")
+    assert re.search(r"waiting for S3 at \S+: \d+ s of 900 \(ExpiredToken: ", before_its_code)
     log = platform.jobs("logs", "expired", "--rank", "0").out
-    assert re.search(r"waiting for S3 at \S+: \d+ s of 900 \(ExpiredToken: ", log)
     assert re.search(r"expired continues at step \d+", log)
