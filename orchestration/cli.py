@@ -52,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _commands() -> Commands:
     commands = Commands("everest-jobs", "Runs experiments as jobs and registers models.", launcher="kubernetes")
     added = commands.add(
-        "submit", _submit, "start a recipe, or continue the run of its name from its newest checkpoint", experiment=True
+        "submit",
+        _submit,
+        "start a recipe, or continue the run of its name from its newest checkpoint",
+        words_follow=True,
     )
     added.add_argument(
         "recipe", metavar="RECIPE", help="a shipped recipe or a YAML file; --dotted.name value changes it"
@@ -83,6 +86,11 @@ def _commands() -> Commands:
     added.add_argument("--grep", metavar="REGEX", help="lines in which it is found")
     added = commands.add("cancel", _cancel, "end a job; it saves a checkpoint first")
     added.add_argument("job")
+    added = commands.add(
+        "shell", _shell, "a shell where a process of a job runs, or after -- one command", words_follow=True
+    )
+    added.add_argument("job")
+    added.add_argument("--rank", type=int, default=0, metavar="N", help="of the process (0)")
     commands.add("tend", _tend, "look after jobs unasked: let pods of lost nodes go, keep jobs from unfit nodes")
     commands.add("list", _list, "all jobs")
     added = commands.add("costs", costs, "GPU hours, and money, that runs have taken")
@@ -190,6 +198,16 @@ def _logs(options: argparse.Namespace, settings: PlatformSettings, _: list[str])
 def _cancel(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
     open_launcher(options.launcher, settings).cancel(options.job)
     print(f"{options.job} is cancelled; it has {settings.grace_s} s for its last checkpoint", file=sys.stderr)
+
+
+def _shell(options: argparse.Namespace, settings: PlatformSettings, rest: list[str]) -> None:
+    from orchestration.cluster.launcher import KubernetesLauncher
+    from orchestration.cluster.shell import become_shell
+
+    if options.launcher == "local":
+        raise UsageError("--launcher local: its processes run on this machine, where you have a shell")
+    command = rest[1:] if rest[:1] == ["--"] else rest
+    become_shell(settings, KubernetesLauncher(settings).pod_of(options.job, options.rank), command)
 
 
 def _tend(_: argparse.Namespace, settings: PlatformSettings, __: list[str]) -> None:

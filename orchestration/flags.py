@@ -28,12 +28,12 @@ class Commands:
         self.parser = argparse.ArgumentParser(prog=program, description=summary)
         self._commands = self.parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(self, name: str, run: Command, summary: str, experiment: bool = False) -> argparse.ArgumentParser:
-        """``experiment``: whether settings of experiments may follow as ``--dotted.name value``."""
+    def add(self, name: str, run: Command, summary: str, words_follow: bool = False) -> argparse.ArgumentParser:
+        """``words_follow``: whether what it does not know is its own business, as settings of experiments are."""
         added = self._commands.add_parser(
             name, help=summary, description=summary, allow_abbrev=False, parents=[self._platform]
         )
-        added.set_defaults(run=run, experiment=experiment, doing=name)
+        added.set_defaults(run=run, words_follow=words_follow, doing=name)
         return added
 
     def main(self, arguments: Sequence[str] | None) -> NoReturn:
@@ -48,6 +48,6 @@ class Commands:
             settings = PlatformSettings.load(
                 **{name: given[name] for name in PlatformSettings.model_fields if name in given}
             )
-            if rest and not options.experiment:
+            if rest and not options.words_follow:
                 raise UsageError(f"unknown argument {rest[0]!r}")
             options.run(options, settings, rest)

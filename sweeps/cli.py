@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _commands() -> Commands:
     commands = Commands("everest-sweep", "Searches settings of experiments with Optuna.", launcher="local")
-    added = commands.add("launch", _launch, "begin a sweep, or go on with the one of its name", experiment=True)
+    added = commands.add("launch", _launch, "begin a sweep, or go on with the one of its name", words_follow=True)
     added.add_argument(
         "space", metavar="SPACE", help="a shipped space or a YAML file; --dotted.name value fixes a setting"
     )

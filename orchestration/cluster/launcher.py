@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from kubeflow.training import TrainingClient
 from kubernetes.client.exceptions import ApiException
 
+from everest.errors import UsageError
 from orchestration.cluster.avoiding import avoided_by
 from orchestration.cluster.batch import BatchJobs
 from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, not_taken_up
@@ -121,6 +122,18 @@ class KubernetesLauncher:
     def cancel(self, name: str) -> None:
         self._submissions.delete(self._job(name))
 
+    @answered
+    def pod_of(self, name: str, rank: int) -> str:
+        """The pod that a process is in. Raises UsageError where the job has no such process, or nobody can say."""
+        pods, processes, elastic = _crew_of(name, self._job(name)["spec"])
+        require_rank(name, rank, processes * len(pods))
+        if elastic and len(pods) > 1:
+            raise UsageError(
+                f"--rank {rank}: ranks of an elastic job move from pod to pod; its log says where each is, and kubectl "
+                f"-n {self.namespace} exec -it {pods[0]} -- bash opens one"
+            )
+        return pods[rank // processes]
+
     def logs(
         self, name: str, wanted: Wanted = EVERYTHING, follow: bool = False, last: int | None = None
     ) -> Iterator[str]:
@@ -131,9 +144,7 @@ class KubernetesLauncher:
                 raise
             yield from kept.whole(wanted)
             return
-        elastic = "elasticPolicy" in spec
-        processes = int(spec["elasticPolicy"]["nProcPerNode"] if elastic else spec["nprocPerNode"])  # of a pod
-        pods = [f"{name}-worker-{index}" for index in range(spec["pytorchReplicaSpecs"]["Worker"]["replicas"])]
+        pods, processes, elastic = _crew_of(name, spec)
         require_rank(name, wanted.rank, processes * len(pods))
         asked = pods  # an elastic job's ranks may be in any pod
         if wanted.rank is not None and not elastic:
@@ -253,6 +264,14 @@ class KubernetesLauncher:
     def _pods(self, name: str) -> Sequence[Any]:
         pods = self._core.list_namespaced_pod(self.namespace, label_selector=f"{_JOB_LABEL}={name}")
         return sorted(pods.items, key=lambda pod: pod.metadata.name)
+
+
+def _crew_of(name: str, spec: Any) -> tuple[list[str], int, bool]:
+    """A job's pods, the processes of each, and whether ranks may be in any of them."""
+    elastic = "elasticPolicy" in spec
+    processes = int(spec["elasticPolicy"]["nProcPerNode"] if elastic else spec["nprocPerNode"])
+    count = spec["pytorchReplicaSpecs"]["Worker"]["replicas"]
+    return [f"{name}-worker-{index}" for index in range(count)], processes, elastic
 
 
 def state_of(job: Any) -> State:

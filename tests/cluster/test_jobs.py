@@ -123,6 +123,8 @@ def whole(platform: Platform) -> str:
 def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Platform, whole: str) -> None:
     waiting = platform.start("submit", "demo-finetune", "--name", "faults", *LONG, "--wait", **TWO)
     wait_for_step(platform, "faults", 60)
+    where = platform.jobs("shell", "faults", "--rank", "1", "--", "sh", "-c", "echo in $EVEREST_POD")
+    assert where.out == "in faults-worker-0\n", where.err
     first = platform.kubectl("get", "pod", "faults-worker-0", "-o", "jsonpath={.metadata.uid}")
     platform.kubectl("delete", "pod", "faults-worker-0", "--wait=false")
     until(lambda: replaced(platform, "faults-worker-0", first), "a new pod")
