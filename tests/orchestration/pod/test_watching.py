@@ -45,8 +45,8 @@ def pod(
         done = subprocess.run(
             [sys.executable, "-m", "tests.orchestration.pod.faulty_pod", str(folder), *faults],
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, timeout=HANGS_S, check=False,
-            env=environment(folder, **settings.environment(), **where, EVEREST_GPUS="0", EVEREST_NODE=NODE,
-                            EVEREST_SUBMISSION="first", EVEREST_JOB=config.name, EVEREST_USER="ada",
+            env=environment(folder, **{**settings.environment(), "EVEREST_USER": "ada"}, **where, EVEREST_GPUS="0",
+                            EVEREST_NODE=NODE, EVEREST_SUBMISSION="first", EVEREST_JOB=config.name,
                             EVEREST_WEBHOOK=webhook, PET_NPROC_PER_NODE=str(processes)),
         )  # fmt: skip
     return done.returncode, re.sub(r"(?m)^\S+Z ", "", (folder / "log.txt").read_text())
