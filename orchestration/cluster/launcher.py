@@ -18,7 +18,7 @@ from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, no
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import GROUP, LABELS, PYTORCHJOBS, USER, away_from, manifest
+from orchestration.cluster.manifest import GROUP, LABELS, OURS, PYTORCHJOBS, USER, away_from, manifest
 from orchestration.cluster.pods import CONTAINER, to_yaml
 from orchestration.cluster.submission import Submissions
 from orchestration.cluster.tending import Tending
@@ -71,11 +71,7 @@ class KubernetesLauncher:
 
     @answered
     def list(self) -> Sequence[JobStatus]:
-        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
-        jobs = self._custom.list_namespaced_custom_object(
-            *PYTORCHJOBS, self.namespace, "pytorchjobs", label_selector=selector
-        )
-        return sorted(map(self._status, jobs["items"]), key=lambda status: status.created, reverse=True)
+        return sorted(map(self._status, self._jobs()), key=lambda status: status.created, reverse=True)
 
     def follow(self, group: str) -> AbstractContextManager[Following]:
         return WatchedJobs(self._custom, self.namespace, f"{GROUP}={group}", state_of)
@@ -86,11 +82,7 @@ class KubernetesLauncher:
     @answered
     def inits(self) -> Mapping[str, str]:
         """Raises EverestError where a job's experiment is gone, and nobody knows."""
-        selector = ",".join(f"{key}={value}" for key, value in LABELS.items())
-        jobs = self._custom.list_namespaced_custom_object(
-            *PYTORCHJOBS, self.namespace, "pytorchjobs", label_selector=selector
-        )
-        names = [job["metadata"]["name"] for job in jobs["items"] if state_of(job) != "succeeded"]
+        names = [job["metadata"]["name"] for job in self._jobs() if state_of(job) != "succeeded"]
         found = {name: self._submissions.experiment(name) for name in names}
         return {name: str(tree.get("init") or "") for name, tree in found.items() if tree is not None}
 
@@ -243,6 +235,13 @@ class KubernetesLauncher:
                     for each in pod.spec.containers
                 )
         return Capacity(most, max(free.values(), default=0))
+
+    def _jobs(self) -> Sequence[Any]:
+        """All of this project, as the API server has them."""
+        found = self._custom.list_namespaced_custom_object(
+            *PYTORCHJOBS, self.namespace, "pytorchjobs", label_selector=OURS
+        )
+        return list(found["items"])
 
     @answered
     def _job(self, name: str) -> Any:

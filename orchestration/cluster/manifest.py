@@ -28,6 +28,7 @@ from orchestration.settings import PlatformSettings
 from orchestration.teams import team_sizes
 
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
+OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())  # as a selector
 PYTORCHJOBS = ("kubeflow.org", "v1")  # group and version
 EXPERIMENT_KEY = "experiment.yaml"  # of the ConfigMap
 CONFIG_HASH, COMMIT, CODE_DIGEST = "everest/config-hash", "everest/commit", "everest/code"

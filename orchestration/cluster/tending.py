@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from everest.errors import EverestError
 from orchestration.cluster.avoiding import is_lost, unfit_node
-from orchestration.cluster.manifest import LABELS
+from orchestration.cluster.manifest import OURS
 from orchestration.outbox import one_line
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,6 @@ _LOOK_S = 10  # between two looks at all pods
 _PAUSE_S = 1.0
 _OVERTAKEN = {404, 409, 410}  # something has changed meanwhile
 _PASSING = {*_OVERTAKEN, 429}
-_OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())
 _JOB = "app.kubernetes.io/instance"
 
 
@@ -51,7 +50,7 @@ class Tending:
 
     def look(self) -> str:
         """At all pods, once. The version of what it saw."""
-        found = self._core.list_namespaced_pod(self._namespace, label_selector=_OURS)
+        found = self._core.list_namespaced_pod(self._namespace, label_selector=OURS)
         for pod in found.items:
             self._see(pod)
         return str(found.metadata.resource_version)
@@ -59,7 +58,7 @@ class Tending:
     def watch(self, version: str) -> None:
         """For some seconds: a pod that failed is there for a moment only."""
         events = Watch().stream(
-            self._core.list_namespaced_pod, self._namespace, label_selector=_OURS, resource_version=version,
+            self._core.list_namespaced_pod, self._namespace, label_selector=OURS, resource_version=version,
             timeout_seconds=_LOOK_S, _request_timeout=(10, _LOOK_S + 10),
         )  # fmt: skip
         for event in events:
