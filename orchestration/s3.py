@@ -295,7 +295,15 @@ def s3_client(settings: PlatformSettings, patience: Config = PATIENT, attempts: 
     except ValueError as error:
         raise UsageError(f"EVEREST_S3_ENDPOINT (--s3-endpoint) = {settings.s3_endpoint!r}: {error}") from None
     client.meta.events.register("needs-retry.s3", partial(_again, attempts))
+    if settings.s3_endpoint:
+        client.meta.events.register("before-call.s3", _stays)
     return client
+
+
+def _stays(params: dict[str, Any], **_: Any) -> None:
+    """A server that was named is the one that is meant. (Asked for a bucket's region, one that sends every request
+    elsewhere would be asked again by botocore, and again.)"""
+    params["context"]["s3_redirect"]["redirected"] = True
 
 
 def _again(of: int, attempts: int, response: Any, operation: Any, caught_exception: Any, **_: Any) -> float | None:

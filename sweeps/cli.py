@@ -12,7 +12,7 @@ from typing import NoReturn
 from optuna.trial import TrialState
 
 from everest.arguments import overrides
-from orchestration.code import taken_along
+from orchestration.code import taken_along, working_tree
 from orchestration.flags import Commands
 from orchestration.settings import PlatformSettings
 from sweeps.best import choose, write_recipes
@@ -92,9 +92,8 @@ def _launch(options: argparse.Namespace, settings: PlatformSettings, rest: list[
     if options.in_cluster:
         from sweeps.incluster import launch_in_cluster
 
-        code = "" if options.no_code or options.dry_run else options.code or taken_along("kubernetes", settings)
-        flags = [*_budget_flags(options), *(["--code", code] if code else ["--no-code"])]
-        launch_in_cluster(space, settings, flags, options.dry_run)
+        code = None if options.no_code else working_tree()
+        launch_in_cluster(space, settings, _budget_flags(options), code, options.dry_run)
         return
     if options.dry_run:
         for experiment in one_of(space):

@@ -7,6 +7,7 @@ import yaml
 
 from everest.errors import UsageError
 from orchestration.cluster.rights import rules
+from orchestration.code import Code, send
 from orchestration.job import MLFLOW_PAGES, SETTINGS_FOLDER
 from orchestration.settings import PlatformSettings, variable
 from sweeps.space import Space
@@ -15,9 +16,14 @@ _SPACE_FILE, _PATCH_FILE = "space.yaml", "pod-patch.yaml"
 _RESTARTS = 1000  # of the pod; what it does itself wrong ends the Job
 
 
-def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str], dry_run: bool) -> None:
-    """Starts it, in place of one of that name that ended. Raises UsageError, NameInUseError."""
-    objects = manifests(space, settings, budget)
+def launch_in_cluster(
+    space: Space, settings: PlatformSettings, budget: list[str], code: Code | None, dry_run: bool
+) -> None:
+    """Starts it, in place of one of that name that ended, and its jobs with ``code``; none: the image's own.
+
+    Raises UsageError, NameInUseError, and EverestError where the code cannot be sent.
+    """
+    objects = manifests(space, settings, [*budget, *(["--code", code.digest] if code else ["--no-code"])])
     if dry_run:
         print("---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects), end="")
         return
@@ -25,6 +31,8 @@ def launch_in_cluster(space: Space, settings: PlatformSettings, budget: list[str
     from orchestration.s3_checks import require_bucket
 
     require_bucket(settings)
+    if code:
+        send(code, settings)
     KubernetesLauncher(settings).run_controller(objects)
     print(
         f"{space.name} is searched in {settings.namespace}; everest-sweep status {space.name} shows how it goes, "

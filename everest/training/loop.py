@@ -267,6 +267,7 @@ def train(training: Training, start: int) -> None:
                 t.save(done)
             if signum and done < t.steps:
                 t.settle()
+                t.show_pictures(to_the_end=True)
                 raise Interrupted(f"stopped at step {done} of {t.steps}, saved; the same command continues", signum)
             if t.validates_after(done):
                 with pace.paused():

@@ -174,10 +174,11 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
 
     until(has_numbers, "numbers of both trials", 180, every=1)
     assert "2 running" in sweep.run("status", "inside", log=tmp_path / "status.txt")
-    jobs = json.loads(platform.kubectl("get", "pytorchjobs", "-o", "json"))["items"]
     code = working_tree()
     assert code
-    assert {each["metadata"]["annotations"]["everest/code"] for each in jobs} == {code.digest}
+    for trial in sweep.trials("inside", TrialState.RUNNING):
+        job = json.loads(platform.kubectl("get", "pytorchjob", trial.user_attrs[JOBS][-1], "-o", "json"))
+        assert job["metadata"]["annotations"]["everest/code"] == code.digest
     for verb, what, allowed in (
         ("create", "pytorchjobs", True), ("delete", "pytorchjobs", True), ("watch", "pytorchjobs", True),
         ("get", "secrets", False), ("create", "pods", False), ("delete", "configmaps", True), ("get", "nodes", False),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import everest as package
 from everest.cli import main
 from everest.data.decode import decode
 from everest.errors import EverestError
+from everest.protocols import NullTracker
 from everest.training import loop
 from everest.training.interrupt import StopRequest
 from everest.training.local import FolderStore, Trackers
@@ -30,6 +31,17 @@ from tests.services import HANGS_S, answers, experiments, free_port, until
 from tests.training.test_run import ALONE, KillAt, Killed
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow warns of itself when imported
+
+
+class Awaiting(NullTracker):
+    """Lets a step wait for a file: training is over in less time than a first picture takes."""
+
+    def __init__(self, file: Path, step: int) -> None:
+        self.file, self.step = file, step
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        if step == self.step:
+            until(self.file.exists, "the picture")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +65,7 @@ def tracked(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             return run(config, folder, FolderStore(folder / "checkpoints"), tracker, ALONE, StopRequest())
 
         with pytest.raises(Killed):
-            go(KillAt(5, "train/loss"))
+            go(Awaiting(folder / "figures/step-00000004.png", 6), KillAt(8, "train/loss"))
         yield work, go(), mlflow.MlflowClient()
 
 
