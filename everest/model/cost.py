@@ -1,10 +1,6 @@
 """What a clip costs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,10 +8,12 @@ from everest.config import Experiment, ModelConfig
 from everest.model.autoencoder import PretrainModel
 from everest.model.classifier import Classifier
 from everest.model.frames import select_frames
+from everest.model.memory import kept_per_clip, process_bytes, shapes_alone, step_bytes
 
 
 def cost_numbers(model: PretrainModel | Classifier, config: Experiment, in_bfloat16: bool = False) -> dict[str, float]:
-    """As metrics of a run: of one clip a forward pass, as done here and as papers count it, and a training step."""
+    """As metrics of a run: of one clip a forward pass, as done here and as papers count it, and a training step;
+    what a clip and a process take of memory."""
     forward, step = count_flops(model, config)
     return {
         "cost/parameters_m": sum(parameter.numel() for parameter in model.parameters()) / 1e6,
@@ -23,7 +21,15 @@ def cost_numbers(model: PretrainModel | Classifier, config: Experiment, in_bfloa
         "cost/published_gflops_per_clip": published_multiply_adds(model) / 1e9,
         "cost/step_gflops_per_clip": step / 1e9,
         "cost/kept_mb_per_clip": kept_per_clip(model, config, in_bfloat16) / 1e6,
+        "cost/peak_mb_per_process": _peak_bytes(model, config, in_bfloat16) / 1e6,
     }
+
+
+def _peak_bytes(model: PretrainModel | Classifier, config: Experiment, in_bfloat16: bool) -> int:
+    """Of shapes alone, as ``everest cost`` counts them: at the end of a run no memory is asked for."""
+    with shapes_alone(config, model.head.out_features if isinstance(model, Classifier) else 0) as outline:
+        _, peak = step_bytes(outline.train(), config.optim.micro_batch, in_bfloat16)
+        return process_bytes(outline, peak)
 
 
 def gflops_per_clip(model: PretrainModel | Classifier, config: Experiment) -> float:
@@ -65,41 +71,6 @@ def count_flops(model: PretrainModel | Classifier, config: Experiment, backward:
             torch.autograd.grad(loss, [parameter for parameter in model.parameters() if parameter.requires_grad])
     model.train(training)
     return forward, counter.get_total_flops()
-
-
-def kept_per_clip(model: PretrainModel | Classifier, config: Experiment, in_bfloat16: bool) -> int:
-    """Bytes that autograd keeps for the backward pass of a clip more in a batch, on the model's device, not compiled.
-
-    Measured on black clips; leaves no trace in the model, nor in any generator.
-    """
-    device, m = model.patch_embed.proj.weight.device, config.model
-
-    def of(clips: int) -> int:
-        black = torch.zeros(clips, m.num_frames, m.image_size, m.image_size, 3, dtype=torch.uint8, device=device)
-        with noting_kept(model) as kept, torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16):
-            out = model(black)
-            total = sum(kept.values())
-        del out  # which held it
-        return total
-
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return of(2) - of(1)
-
-
-@contextmanager
-def noting_kept(model: PretrainModel | Classifier) -> Iterator[dict[int, int]]:
-    """Bytes by storage of all that autograd keeps meanwhile, the model's own weights left out."""
-    weights = {each.untyped_storage()._cdata for each in (*model.parameters(), *model.buffers())}
-    kept = dict[int, int]()
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        yield kept
 
 
 def published_multiply_adds(model: PretrainModel | Classifier) -> float:

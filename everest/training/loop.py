@@ -248,7 +248,7 @@ def train(training: Training, start: int) -> None:
                 numbers |= {"train/lr": t.lr, "train/epoch": done / order.steps_per_epoch} | pace.numbers(process)
                 numbers["data/bad_videos"] = float(len(t.bad.reasons))
                 numbers["cost/process_hours"] = t.latest.get("cost/process_hours", 0) + seconds * process.world / 3600
-                if done == t.steps:
+                if done == t.steps and process.main:
                     numbers |= cost_numbers(t.model, config, in_bfloat16(config, process.device))
                 t.report(numbers | hardware.numbers(numbers["perf/clips_per_s"]), done)
                 bar.show({name: numbers[name] for name in _SHOWN if name != _WAIT or numbers[name] > _LITTLE})
