@@ -4,34 +4,32 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 Ctrl-C (jobs go on).
 """
 
 import argparse
-import logging
 import re
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, NoReturn
 
 from everest.arguments import overrides
 from everest.config import Experiment
-from everest.errors import EverestError, UsageError
+from everest.errors import UsageError
 from everest.patterns import matching
 from orchestration.code import fetch, send, working_tree
 from orchestration.costs import add_arguments as costs_arguments
-from orchestration.costs import costs, shown, spent_by
+from orchestration.costs import costs
 from orchestration.flags import Commands
 from orchestration.gc.command import add_arguments as gc_arguments
 from orchestration.gc.command import gc
-from orchestration.job import JobSpec, JobStatus
+from orchestration.job import JobSpec
 from orchestration.launchers import open_launcher
+from orchestration.listing import add_arguments as list_arguments
+from orchestration.listing import list_jobs
 from orchestration.log import Wanted, since
 from orchestration.provenance import commit
 from orchestration.settings import PlatformSettings, check_argument
 from orchestration.watch import age, last_line, wait
-
-log = logging.getLogger(__name__)
-
 
 _JobName = Annotated[str, matching(r"[a-z]([a-z0-9-]{0,50}[a-z0-9])?", "must be small letters, digits and '-'")]
 _PACKING = {
@@ -92,7 +90,8 @@ def _commands() -> Commands:
     added.add_argument("job")
     added.add_argument("--rank", type=int, default=0, metavar="N", help="of the process (0)")
     commands.add("tend", _tend, "look after jobs unasked: let pods of lost nodes go, keep jobs from unfit nodes")
-    commands.add("list", _list, "all jobs")
+    added = commands.add("list", list_jobs, "all jobs: how far they are, how long they take, what they cost")
+    list_arguments(added)
     added = commands.add("costs", costs, "GPU hours, and money, that runs have taken")
     costs_arguments(added)
     added = commands.add("gc", gc, "what of old runs would go by rules, and with --delete goes")
@@ -215,33 +214,6 @@ def _tend(_: argparse.Namespace, settings: PlatformSettings, __: list[str]) -> N
 
     print(f"looks after the jobs of {settings.namespace}; Ctrl-C ends that, and no job", file=sys.stderr)
     KubernetesLauncher(settings).tend()
-
-
-def _list(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    jobs = open_launcher(options.launcher, settings).list()
-    progress, spent = _progress(settings, jobs), spent_by(settings, {job.name for job in jobs})
-    table = Table(box=None, pad_edge=False, header_style="")
-    for title in ("JOB", "STATE", "AGE", "STEP", "LOSS", "GPU HOURS", "COST", "NODE"):
-        numeric = title in {"STEP", "LOSS", "GPU HOURS", "COST"}
-        table.add_column(title, no_wrap=True, justify="right" if numeric else "left")
-    for job in jobs:
-        step, loss = progress.get(job.name, (None, None))
-        numbers = ("-" if step is None else str(step), "-" if loss is None else f"{loss:.4g}")
-        table.add_row(job.name, job.state, age(job), *numbers, *shown(spent.get(job.name)), ",".join(job.nodes) or "-")
-    Console().print(table)
-
-
-def _progress(settings: PlatformSettings, jobs: Sequence[JobStatus]) -> Mapping[str, tuple[int, float]]:
-    from orchestration.tracking.runs import progress_of
-
-    try:
-        return progress_of(settings, [job.name for job in jobs])
-    except EverestError as error:
-        log.warning("no steps and losses: %s", error)
-        return {}
 
 
 def _register(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:

@@ -52,11 +52,8 @@ def table(found: dict[str, Spent], by: str) -> list[list[str]]:
 
 
 def _numbers(spent: Spent) -> list[str]:
-    return [str(len(spent.runs)), str(spent.starts), *shown(spent)]
+    return [str(len(spent.runs)), str(spent.starts), shown(spent.gpu_hours), shown(spent.money)]
 
 
-def shown(spent: Spent | None) -> tuple[str, str]:
-    """Hours and money."""
-    if spent is None:
-        return "-", "-"
-    return f"{spent.gpu_hours:.2f}", "-" if spent.money is None else f"{spent.money:.2f}"
+def shown(hours_or_money: float | None) -> str:
+    return "-" if hours_or_money is None else f"{hours_or_money:.2f}"

@@ -10,7 +10,7 @@ from orchestration.job import EXPERIMENT
 from orchestration.settings import PlatformSettings
 
 RUN, STAGE, DATASET, RECIPE, MODEL = (f"everest.{name}" for name in ("run", "stage", "dataset", "recipe", "model"))
-JOB, NAMESPACE, IMAGE, ADDRESS = (f"everest.{name}" for name in ("job", "namespace", "image", "address"))
+JOB, NAMESPACE, NODE, IMAGE, ADDRESS = (f"everest.{name}" for name in ("job", "namespace", "node", "image", "address"))
 SUBMISSION = "everest.submission"
 USER = "mlflow.user"  # MLflow's own, which its pages show
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow offers for an experiment

@@ -1,8 +1,9 @@
 """What MLflow knows of runs."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -15,9 +16,11 @@ from orchestration.job import MLFLOW_PAGES, Unreachable
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import connect
 from orchestration.tracking.errors import describe, passes
-from orchestration.tracking.presentation import RUN, SUBMISSION, run_page
+from orchestration.tracking.presentation import NAMESPACE, NODE, RUN, SUBMISSION, USER, run_page
 
 _FIGURES = "figures"  # where runs put them
+_GOES_ON = "attributes.status = 'RUNNING'"
+_PAGE, _MOST = 1000, 100_000
 
 
 class Measured(NamedTuple):
@@ -26,6 +29,19 @@ class Measured(NamedTuple):
 
 
 Latest = Mapping[str, Measured]  # the newest number of each metric
+
+
+class Seen(NamedTuple):
+    """A run, as a list shows it."""
+
+    name: str
+    user: str
+    node: str
+    status: str  # MLflow's
+    began: datetime
+    ended: datetime | None  # None: it goes on, for all that MLflow knows
+    latest: Latest
+    parameters: Mapping[str, str]
 
 
 class Runs:
@@ -58,10 +74,17 @@ class Runs:
 
     def running(self, tag: str, value: str) -> dict[str, Latest]:
         """Of all runs so tagged that go on, by their names, in one request."""
-        found = self._search(f"tags.`{tag}` = '{value}' and attributes.status = 'RUNNING'", 1000)
+        found = self._search(f"tags.`{tag}` = '{value}' and {_GOES_ON}", 1000)
         named = {run.data.tags[RUN]: run for run in found if RUN in run.data.tags}
         self._ids |= {name: run.info.run_id for name, run in named.items()}
         return {name: _latest(run) for name, run in named.items()}
+
+    def seen(self, namespace: str, since: datetime | None) -> list[Seen]:
+        """All runs of a namespace (empty: of no cluster) that go on, or have ended since then."""
+        ours = f"tags.`{RUN}` != ''" + (f" and tags.`{NAMESPACE}` = '{namespace}'" if namespace else "")
+        which = [_GOES_ON, f"attributes.end_time >= {since.timestamp() * 1000:.0f}"] if since else [""]
+        found = [run for one in which for run in self._search(" and ".join(filter(None, (ours, one))), _MOST)]
+        return [_seen(run) for run in found if run.data.tags.get(NAMESPACE, "") == namespace]
 
     def history(self, name: str, metric: str) -> list[Measured]:
         """Of the newest run of that name; the first first; empty where there is none."""
@@ -97,7 +120,15 @@ class Runs:
             experiments = [each for each in like if each.name.startswith(ours)]  # LIKE takes _ for any letter
             if not experiments:
                 return []
-            return list(self.client.search_runs([each.experiment_id for each in experiments], what, max_results=most))
+            ids = [each.experiment_id for each in experiments]
+            found: list[Any] = []
+            token = None
+            while len(found) < most:
+                page = self.client.search_runs(ids, what, max_results=min(_PAGE, most - len(found)), page_token=token)
+                found += page
+                if not (token := page.token):
+                    break
+            return found
 
     @contextmanager
     def _asked(self) -> Iterator[None]:
@@ -108,12 +139,18 @@ class Runs:
             raise kind(f"MLflow at {self.settings.tracking_uri}: {describe(error)}") from None
 
 
-def progress_of(settings: PlatformSettings, names: Iterable[str]) -> dict[str, Measured]:
-    """Last step and loss of each of these runs that MLflow knows. Raises EverestError."""
-    runs = Runs(settings)
-    found = {name: runs.latest(name) or {} for name in names}
-    return {name: latest["train/loss"] for name, latest in found.items() if "train/loss" in latest}
-
-
 def _latest(run: Any) -> Latest:
     return {each.key: Measured(each.step, each.value) for each in run.data.to_proto().metrics}
+
+
+def _seen(run: Any) -> Seen:
+    tags, info = run.data.tags, run.info
+    ended = _moment(info.end_time) if info.end_time else None
+    return Seen(
+        tags[RUN], tags.get(USER, ""), tags.get(NODE, ""), info.status, _moment(info.start_time or 0), ended,
+        _latest(run), run.data.params,
+    )  # fmt: skip
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)

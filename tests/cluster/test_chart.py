@@ -124,7 +124,9 @@ def test_who_may_submit_runs_an_experiment_against_it_and_registers_it(user: Pla
     done = user.jobs("submit", "demo-finetune", "--name", "first", *tiny(10), "--gpus", "2", "--wait")
     assert done.code == 0, done.err + user.jobs("logs", "first").out
     listed = user.jobs("list")
-    assert re.search(r"^first +succeeded +\w+ +10 +\d", listed.out, re.M), listed.out + listed.err
+    assert re.search(r"^first +succeeded +\S+ +\w+ +10/10 +100% +- +\d+% +\d", listed.out, re.M), (
+        listed.out + listed.err
+    )
     registered = user.jobs("register", "first")
     assert (registered.code, registered.out) == (0, "models:/first@candidate\n"), registered.err
     examined = user.everest("doctor")

@@ -84,7 +84,7 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
     assert sum(json.loads(answer.out)["probabilities"].values()) == pytest.approx(1, abs=1e-3)
 
     listed = platform.jobs("list")
-    assert re.search(r"^eight +succeeded +\w+ +20 +\d\.\d+ +\S+", listed.out, re.M), listed.out
+    assert re.search(r"^eight +succeeded +\S+ +\w+ +20/20 +100% +- +\d+% +\d\.\d+ +\S+", listed.out, re.M), listed.out
     back = platform.jobs("code", "eight", "--out", tmp_path / "code")
     assert back.out == f"{tmp_path}/code\n", back.err
     for name in ("everest/config.py", "Makefile"):

@@ -24,6 +24,7 @@ from everest.training import loop
 from everest.training.interrupt import StopRequest
 from everest.training.local import FolderStore, Trackers
 from everest.training.run import Result, run
+from orchestration.cli import main as jobs
 from orchestration.settings import sqlite_uri
 from tests.conftest import tiny
 from tests.integration.command import everest
@@ -130,6 +131,37 @@ def test_the_classifier_is_registered_once_without_a_pickle(tracked: Any) -> Non
     stored = [path.name for path in (work / "mlflow-artifacts").rglob("*") if path.is_file()]
     assert "model.safetensors" in stored
     assert not [name for name in stored if name.endswith((".pkl", ".pickle", ".pt", ".bin"))]
+
+
+def test_a_list_knows_a_job_by_its_run_in_two_questions_and_the_run_when_the_job_is_gone(
+    tracked: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, result, client = tracked
+    asked: list[str] = []
+    search = type(client).search_runs
+    monkeypatch.setattr(type(client), "search_runs", lambda *given, **more: asked.append("") or search(*given, **more))
+
+    def listed(*flags: str) -> list[dict[str, Any]]:
+        with pytest.raises(SystemExit) as ended:
+            jobs(["list", "--launcher", "local", "--json", *flags])
+        assert not ended.value.code
+        return list(json.loads(capsys.readouterr().out))
+
+    assert listed() == []
+    (past,) = listed("--all")
+    assert (past["job"], past["state"], past["gone"]) == ("tiny-finetune", "succeeded", True)
+    assert (past["step"], past["steps"], past["loss"]) == (12, 12, result.metrics["train/loss"])
+    assert listed("--all", "--since", "2999-01-01") == listed("--all", "--user", "nobody") == []
+    assert listed("--all", "--user", past["user"]) == [past]
+
+    asked.clear()
+    for name in ("tiny-finetune", "second", "third"):
+        (work / name).mkdir(exist_ok=True)
+        (work / name / "job.json").write_text(json.dumps({"created": 1.0, "user": "ann"}))
+    found = {row["job"]: (row["gone"], row["step"]) for row in listed("--user", "ann")}
+    assert found == {"tiny-finetune": (False, 12), "second": (False, None), "third": (False, None)}
+    assert len(asked) == 2
+    (work / "tiny-finetune/job.json").unlink()
 
 
 def test_paths_lists_and_arrays_are_classified_alike(tracked: Any, synthetic: Path) -> None:
