@@ -11,8 +11,6 @@ import difflib
 import math
 import os
 from collections.abc import Iterator, Mapping
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
@@ -25,6 +23,7 @@ from everest.patterns import matching, told
 from everest.program import printable
 from everest.tree import read_tree
 
+_RECIPES = Path(__file__).with_name("recipes")
 _TIMM = "must be timm's notation, as rand-m7-n4-mstd0.5-inc1"
 _RUN_NAME = "must be 1 to 52 small letters, digits and '-', and neither begin nor end with '-'"
 
@@ -419,13 +418,13 @@ class Experiment(Section):
     @classmethod
     def load(cls, source: str | Path) -> Experiment:
         """The recipe of that name, or the YAML file at that path. Raises UsageError."""
-        path: Path | Traversable = Path(source)
-        if Path(source).suffix not in {".yaml", ".yml"}:
+        path = Path(source)
+        if path.suffix not in {".yaml", ".yml"}:
             if str(source) not in recipe_names():
                 raise UsageError(
                     f"no recipe {str(source)!r}{_did_you_mean(str(source), recipe_names())}; a file ends in .yaml"
                 )
-            path = resources.files("everest") / "recipes" / f"{source}.yaml"
+            path = _RECIPES / f"{source}.yaml"
         tree = read_tree(path, f"recipe {source}")
         return cls.parse({"recipe": str(source), **tree})
 
@@ -468,8 +467,7 @@ class Experiment(Section):
 
 
 def recipe_names() -> list[str]:
-    folder = resources.files("everest") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(file.stem for file in _RECIPES.glob("*.yaml"))
 
 
 def setting_names() -> list[str]:

@@ -1,6 +1,5 @@
 """Trees of settings in YAML files."""
 
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import yaml
 from everest.errors import UsageError
 
 
-def read_tree(file: Path | Traversable, what: str) -> dict[str, Any]:
+def read_tree(file: Path, what: str) -> dict[str, Any]:
     """What a file such as a recipe holds. Raises UsageError, with ``what`` for its name."""
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8")) or {}

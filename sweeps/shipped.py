@@ -1,18 +1,18 @@
 """Files that come with the sweeps, by name, or people's own, by path."""
 
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from everest.errors import UsageError
 from everest.tree import read_tree
 
+_HERE = Path(__file__).parent
+
 
 def shipped_names(folder: str) -> list[str]:
     """Of ``spaces`` or ``comparisons``."""
-    entries = (resources.files("sweeps") / folder).iterdir()
-    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
+    return sorted(file.stem for file in (_HERE / folder).glob("*.yaml"))
 
 
 def read_shipped(kind: str, folder: str, source: str | Path) -> Mapping[str, Any]:
@@ -21,7 +21,7 @@ def read_shipped(kind: str, folder: str, source: str | Path) -> Mapping[str, Any
     if path.suffix in {".yaml", ".yml"}:
         tree = read_tree(path, f"{kind} {path}")
     elif str(source) in known:
-        tree = read_tree(resources.files("sweeps") / folder / f"{source}.yaml", f"{kind} {source}")
+        tree = read_tree(_HERE / folder / f"{source}.yaml", f"{kind} {source}")
     else:
         raise UsageError(f"no {kind} {str(source)!r}; there are {', '.join(known)}, a file ends in .yaml")
     return {"name": path.stem, **tree}

@@ -29,8 +29,12 @@ class Done(NamedTuple):
 
 def everest(*arguments: object, work: Path, **more: str) -> Done:
     """In a process of its own."""
+    return python_m("everest", *arguments, work=work, **more)
+
+
+def python_m(module: str, *arguments: object, work: Path, **more: str) -> Done:
     done = subprocess.run(
-        [sys.executable, "-m", "everest", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         env=environment(work, **more),
         cwd=work,
         capture_output=True,

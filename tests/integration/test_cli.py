@@ -248,3 +248,14 @@ def test_predict_and_figures_go_on_after_a_bad_file_and_keep_every_picture_in_an
     assert "caf\\udce9" in asked.stdout
     assert "\\xe9" in asked.stdout
     assert "Traceback" not in asked.stderr
+
+
+@pytest.mark.parametrize("module", ["everest", "sweeps"])
+def test_a_folder_of_a_packages_name_where_a_command_is_typed_hides_nothing(module: str, tmp_path: Path) -> None:
+    """``python -m`` and torchrun look there first."""
+    (tmp_path / module).mkdir()
+    words = ["pretrain", "--recipe", "demo-pretrain", "--print-config"]
+    words = words if module == "everest" else ["launch", "smoke", "--dry-run"]
+    done = command.python_m(module, *words, work=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "keep_ratio" in done.stdout
