@@ -27,6 +27,8 @@ from orchestration.launchers import open_launcher
 from orchestration.listing import add_arguments as list_arguments
 from orchestration.listing import list_jobs
 from orchestration.log import Wanted, since
+from orchestration.profiling import add_arguments as profile_arguments
+from orchestration.profiling import profile
 from orchestration.provenance import commit
 from orchestration.settings import PlatformSettings, check_argument
 from orchestration.watch import age, last_line, wait
@@ -89,6 +91,8 @@ def _commands() -> Commands:
     )
     added.add_argument("job")
     added.add_argument("--rank", type=int, default=0, metavar="N", help="of the process (0)")
+    added = commands.add("profile", profile, "a trace of a running job's next steps, which a browser opens")
+    profile_arguments(added)
     commands.add("tend", _tend, "look after jobs unasked: let pods of lost nodes go, keep jobs from unfit nodes")
     added = commands.add("list", list_jobs, "all jobs: how far they are, how long they take, what they cost")
     list_arguments(added)

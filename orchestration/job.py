@@ -92,6 +92,19 @@ class LogsMissing(EverestError):
     """What some of a job's processes said is not there, or not any more."""
 
 
+class RunFolder(Protocol):
+    """The folder of a run where a process of it works. Every call raises Unreachable where it cannot be had."""
+
+    def read(self, name: str) -> bytes | None:
+        """What the file says; None where there is none."""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Whole or not at all."""
+
+    def remove(self, name: str) -> None:
+        """Or does nothing where there is none."""
+
+
 class Following(Protocol):
     """The jobs of one group, kept current without asking for each. Used from one thread."""
 
@@ -140,6 +153,9 @@ class Launcher(Protocol):
 
     def weights_of(self, name: str) -> Path:
         """What another job's ``init`` calls the run of that name."""
+
+    def folder_of(self, name: str, rank: int) -> RunFolder:
+        """Where that process of the job works. Raises UnknownJobError, UsageError where the job has no such process."""
 
     def inits(self) -> Mapping[str, str]:
         """Of all jobs that go on, or may be continued: what they begin from; empty: random weights."""

@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from everest.errors import UsageError
-from everest.files import locked, write_text
+from everest.files import locked, whole_file, write_text
 from orchestration.job import (
     AGAIN,
     ENDED,
@@ -167,6 +167,10 @@ class LocalLauncher:
     def weights_of(self, name: str) -> Path:
         return self.settings.work / name
 
+    def folder_of(self, name: str, rank: int) -> "_Folder":
+        require_rank(name, rank, self._job(name).get("processes", self.gpus))
+        return _Folder(self._file(name, _JOB).parent)
+
     def inits(self) -> Mapping[str, str]:
         names = [status.name for status in self._statuses() if status.state not in ENDED]
         recipes = {name: yaml.safe_load(self._file(name, _RECIPE).read_text()) for name in names}
@@ -250,6 +254,23 @@ def _last_of_all(log: TextIO, wanted: Wanted, count: int) -> Iterator[str]:
 
 def _parsed(raw: str) -> Line:
     return Line.parse(raw.rstrip("\n"), pod=0)
+
+
+class _Folder:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, name: str) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return (self._folder / name).read_bytes()
+        return None
+
+    def write(self, name: str, content: bytes) -> None:
+        with whole_file(self._folder / name) as temporary:
+            temporary.write_bytes(content)
+
+    def remove(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
 
 
 class _LocalJobs:

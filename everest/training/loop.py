@@ -32,6 +32,7 @@ from everest.training.optim import CosineSchedule, build_optimizer
 from everest.training.pace import DataLimit, Pace, remedies
 from everest.training.pictures import Pictures
 from everest.training.precision import in_bfloat16
+from everest.training.profile import Profile
 from everest.training.saved import Checkpoint, all_finite
 from everest.training.snapshot import map_tensors
 from everest.training.step import Loss, Step
@@ -232,7 +233,7 @@ def train(training: Training, start: int) -> None:
         t.begin(start)
     hardware = Hardware(process, t.model, config, in_bfloat16(config, process.device))
     with ProgressBar(config.name, t.steps, start, visible=process.main, every_s=math.inf) as bar:
-        for step in range(start, t.steps):
+        for step in Profile(t.metrics_file.parent, process).over(range(start, t.steps)):
             t.begin_step(step)
             paths: list[str] = []
             taken = take_step(step, t.noting(paths, (t.next_batch(pace, batches) for _ in take_step.micro_batches)))

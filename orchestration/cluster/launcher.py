@@ -20,6 +20,7 @@ from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
 from orchestration.cluster.manifest import GROUP, LABELS, OURS, PYTORCHJOBS, USER, away_from, manifest
 from orchestration.cluster.pods import CONTAINER, to_yaml
+from orchestration.cluster.shell import PodFolder
 from orchestration.cluster.submission import Submissions
 from orchestration.cluster.tending import Tending
 from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError, require_rank
@@ -78,6 +79,9 @@ class KubernetesLauncher:
 
     def weights_of(self, name: str) -> Path:
         return Path("work") / name  # where the pod puts them
+
+    def folder_of(self, name: str, rank: int) -> PodFolder:
+        return PodFolder(self.settings, self.pod_of(name, rank), self.weights_of(name))
 
     @answered
     def inits(self) -> Mapping[str, str]:

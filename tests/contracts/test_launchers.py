@@ -1,5 +1,7 @@
 """What every launcher promises, kept by this machine and by a real cluster."""
 
+import gzip
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +13,11 @@ import pytest
 import yaml
 
 from everest.config import Experiment
-from everest.errors import UsageError
+from everest.errors import EverestError, UsageError
 from orchestration.job import JobSpec, Launcher, NameInUseError, UnknownJobError
 from orchestration.local import LocalLauncher
 from orchestration.log import Wanted, stamp
+from orchestration.profiling import profiled
 from orchestration.settings import PlatformSettings
 from orchestration.watch import JobFailed, last_line, wait
 from tests.cluster.runs import tiny
@@ -85,6 +88,15 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
     assert jobs.status(name).nodes
     followed = jobs.logs(name, Wanted(rank=0), follow=True)
     assert next(followed).startswith("[rank 0] ")
+    trace = json.loads(gzip.decompress(profiled(jobs, name, rank=1, steps=2)))
+    assert {each["name"] for each in trace["traceEvents"]} >= {"ProfilerStep#1", "ProfilerStep#2"}
+    assert trace["distributedInfo"]["rank"] == 1
+    with pytest.raises(UsageError, match="--rank 2: contract has the ranks 0 to 1"):
+        profiled(jobs, name, rank=2, steps=2)
+    with pytest.raises(
+        EverestError, match=r"contract: \d+ steps of the run are left; 999, and one before them, do not"
+    ):
+        profiled(jobs, name, rank=0, steps=999)
     jobs.cancel(name)
     said = list(followed)
     assert any("stopped at step" in line and "saved" in line for line in said), said
@@ -110,6 +122,8 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
             list(jobs.logs(name, Wanted(rank)))
     done = next(job for job in jobs.list() if job.name == name)
     assert (done.state, done.reason) == ("succeeded", "")
+    with pytest.raises(EverestError, match="contract is succeeded; nothing is profiled"):
+        profiled(jobs, name, rank=0, steps=2)
 
 
 def test_a_job_that_fails_ends_the_waiting_with_what_it_said_last(
