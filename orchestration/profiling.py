@@ -12,7 +12,7 @@ from pathlib import Path
 
 from everest.errors import EverestError, UsageError
 from everest.files import whole_file
-from everest.training.profile import answers, question
+from everest.profile_files import answers, question
 from orchestration.job import Launcher, RunFolder, Unreachable
 from orchestration.launchers import open_launcher
 from orchestration.settings import PlatformSettings

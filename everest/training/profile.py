@@ -1,9 +1,4 @@
-"""Profiles steps of a run that goes on, for who asks by a file in the run's folder.
-
-``profile/rank-3.json`` with ``{"id": "1f3a", "steps": 5}`` asks process 3 for its next steps. It answers with
-``profile/rank-3-1f3a.json.gz``, a trace as Perfetto and chrome://tracing read it, or with ``….txt``, which says why
-there is none. The answer is there whole before the question goes.
-"""
+"""Profiles steps of a run that goes on, for who asks by a file in the run's folder (``everest/profile_files.py``)."""
 
 import json
 import logging
@@ -15,14 +10,12 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from everest.errors import EverestError
 from everest.files import publish, write_text
+from everest.profile_files import answers, question
 from everest.program import one_line
-
-if TYPE_CHECKING:
-    from everest.training.distributed import Process
+from everest.training.distributed import Process
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +23,10 @@ _LOOK_EVERY_S = 1.0
 _WARMUP = 1  # steps before those that are asked for, in which the profiler itself begins to work
 
 
-def question(rank: int) -> str:
-    """The file, in the run's folder, that asks this process."""
-    return f"profile/rank-{rank}.json"
-
-
-def answers(rank: int, asked: str) -> tuple[str, str]:
-    """Those of which one answers the question of that id: a trace, or why there is none."""
-    return f"profile/rank-{rank}-{asked}.json.gz", f"profile/rank-{rank}-{asked}.txt"
-
-
 class Profile:
     """Of one process. As long as nobody asks it looks for a file once a second, and does nothing else."""
 
-    def __init__(self, folder: Path, process: "Process", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: Path, process: Process, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._process, self._clock = folder, process, clock
         self._question = folder / question(process.rank)
         self._look_at = -math.inf

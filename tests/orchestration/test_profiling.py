@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from everest.errors import EverestError
-from everest.training.profile import answers, question
+from everest.profile_files import answers, question
 from orchestration import profiling
 from orchestration.cli import main
 from orchestration.job import JobStatus, Unreachable

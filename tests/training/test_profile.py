@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from everest.files import write_text
+from everest.profile_files import answers, question
 from everest.training import profile
 from everest.training.distributed import Process
-from everest.training.profile import Profile, answers, question
+from everest.training.profile import Profile
 from tests.conftest import tiny
 from tests.training.test_run import ALONE, assert_same, start, weights
 
