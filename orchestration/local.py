@@ -25,7 +25,6 @@ from everest.errors import UsageError
 from everest.files import locked, whole_file, write_text
 from orchestration.job import (
     AGAIN,
-    ENDED,
     EXIT_CODE,
     PROCESS,
     Following,
@@ -172,7 +171,7 @@ class LocalLauncher:
         return _Folder(self._file(name, _JOB).parent)
 
     def inits(self) -> Mapping[str, str]:
-        names = [status.name for status in self._statuses() if status.state not in ENDED]
+        names = [status.name for status in self._statuses() if status.state != "succeeded"]
         recipes = {name: yaml.safe_load(self._file(name, _RECIPE).read_text()) for name in names}
         return {name: str(tree.get("init") or "") for name, tree in recipes.items()}
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 from optuna.trial import TrialState
 
 from everest.arguments import overrides
+from everest.errors import UsageError
 from orchestration.code import taken_along, working_tree
 from orchestration.flags import Commands
 from orchestration.settings import PlatformSettings
@@ -19,6 +20,7 @@ from sweeps.best import choose, write_recipes
 from sweeps.budget import Budget
 from sweeps.control import control, one_of, standard_report
 from sweeps.display import best_of, by_state
+from sweeps.keeping import KEEP_BEST
 from sweeps.space import Space
 from sweeps.storage import database, only_controller, open_storage
 from sweeps.study import JOBS, REASON, Study
@@ -42,12 +44,14 @@ def _commands() -> Commands:
     added.add_argument("--seed", type=int, help="instead of the space's")
     _code(added)
     _budget(added)
+    _keep_best(added)
     added.add_argument("--in-cluster", action="store_true", help="run the controller itself as a Job of the cluster")
     added.add_argument("--dry-run", action="store_true", help="print one trial's experiments, or the Job, and stop")
     added = commands.add("resume", _resume, "go on with a sweep as it was begun")
     added.add_argument("study")
     _code(added)
     _budget(added)
+    _keep_best(added)
     added = commands.add("status", _status, "all sweeps, or one with what its trials are doing")
     added.add_argument("study", nargs="?")
     added = commands.add("stop", _stop, "ask the controller of a sweep to stop, wherever it runs")
@@ -61,6 +65,20 @@ def _commands() -> Commands:
     added.add_argument("--out", type=Path, required=True, metavar="FILE", help="such as recipes/mine.yaml")
     added.add_argument("--trial", type=int, metavar="N", help="this one instead")
     return commands
+
+
+def _keep_best(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep-best", type=_count, metavar="N|all",
+        help=f"trials whose checkpoints stay, others' go when they cannot be among these ({KEEP_BEST}; as begun)",
+    )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    """0: all. Raises UsageError."""
+    if text != "all" and not (text.isdecimal() and int(text)):
+        raise UsageError(f"--keep-best {text}: must be 1 or more, or all")
+    return 0 if text == "all" else int(text)
 
 
 def _code(parser: argparse.ArgumentParser) -> None:
@@ -100,7 +118,7 @@ def _launch(options: argparse.Namespace, settings: PlatformSettings, rest: list[
             print(f"---\n{experiment.to_yaml()}", end="")
         return
     with database(settings), only_controller(settings, space.name):
-        _control(Study.begin(space.name, space, open_storage(settings)), options, settings)
+        _control(Study.begin(space.name, space, open_storage(settings), KEEP_BEST), options, settings)
 
 
 def _resume(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
@@ -113,7 +131,12 @@ def _control(study: Study, options: argparse.Namespace, settings: PlatformSettin
         options.parallel, options.trials, options.hours, options.gpu_hours, options.trial_hours, options.start_hours
     )
     code = "" if options.no_code else options.code or taken_along(options.launcher, settings)
-    control(study, settings, budget, options.launcher, options.same_fault, options.on_interrupt, code=code)
+    if options.keep_best is not None:
+        study.note_keep_best(options.keep_best or None)
+    control(
+        study, settings, budget, options.launcher, options.same_fault, options.on_interrupt, code=code,
+        keep_best=study.keep_best,
+    )  # fmt: skip
     print(best_of(study))
     print(f"everest-sweep best {study.name} --out recipes/{study.name}.yaml writes its recipe", file=sys.stderr)
 
@@ -167,4 +190,6 @@ def _budget_flags(options: argparse.Namespace) -> list[str]:
     """As they were given, for a controller elsewhere."""
     names = ("trials", "parallel", "hours", "gpu_hours", "trial_hours", "start_hours", "same_fault")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.keep_best is not None:
+        given["keep_best"] = options.keep_best or "all"
     return [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -18,6 +18,7 @@ from sweeps.budget import Budget
 from sweeps.controller import Controller, Stopped
 from sweeps.display import Display
 from sweeps.interrupts import Interrupted, Interrupts
+from sweeps.keeping import Keeping
 from sweeps.news import Listeners, SweepNews
 from sweeps.space import Space
 from sweeps.study import Study
@@ -37,11 +38,13 @@ def control(
     on_interrupt: str = "ask",
     report: Report | None = None,
     code: str = "",
+    keep_best: int | None = None,
 ) -> None:
     """Until the study has ended, or is stopped or interrupted, which leaves by SystemExit. Raises EverestError.
 
-    ``code``: digest of what was sent along for its jobs.
+    ``code``: digest of what was sent along for its jobs. ``keep_best``: trials whose checkpoints stay; None: all.
     """
+    from orchestration.gc.facts import Shelf, place_of
     from orchestration.tracking.runs import Runs
     from sweeps.review import Review
 
@@ -52,11 +55,15 @@ def control(
         launcher.check(JobSpec(experiment))
     review, runs = Review(study, settings), Runs(settings)
     news = SweepNews(study, settings, runs.page)
-    controller = Controller(study, launcher, runs, budget, Listeners(review, news), same_fault, code=code)
+    keeping = Keeping(study, keep_best, lambda: Shelf(settings, launcher, place_of(launcher_name, settings)))
+    listeners = Listeners(review, news, keeping)
+    controller = Controller(study, launcher, runs, budget, listeners, same_fault, code=code)
     status, files = "FAILED", []
     try:
+        keeping.look()
         with Interrupts() as interrupts, Display() as display:
             controller.run(display, interrupts)
+        keeping.finish()
         status = "FINISHED"
         news.finished()
         files = (report or standard_report)(study, settings)
@@ -74,6 +81,7 @@ def control(
         _end_jobs(controller, "cancel")
         raise
     finally:
+        keeping.close()
         review.finish(status, files)
         news.close()
 

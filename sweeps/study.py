@@ -24,7 +24,7 @@ HALTED = "halted"  # a job that has run, and since when it does not
 INFEASIBLE = "infeasible"
 STATE_NAMES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
-_SPACE, _STOP, _ACTIVE_S = "space", "stop", "active_s"
+_SPACE, _STOP, _ACTIVE_S, _KEEP_BEST = "space", "stop", "active_s", "keep_best"
 _LARGEST_GRID = 10_000
 _TRIES = 1000  # draws in a row that break a constraint
 
@@ -50,8 +50,9 @@ class Study:
             self._optuna.set_metric_names(list(space.objectives))
 
     @classmethod
-    def begin(cls, name: str, space: Space, storage: BaseStorage) -> "Study":
-        """A new one, or the one of that name that was begun with the same space. Raises UsageError."""
+    def begin(cls, name: str, space: Space, storage: BaseStorage, keep_best: int | None = None) -> "Study":
+        """A new one, which keeps the checkpoints of so many trials, or the one of that name that was begun with the
+        same space. Raises UsageError."""
         if name in optuna.get_all_study_names(storage):
             study = cls.open(name, storage)
             _same_space(name, study.space, space)
@@ -59,6 +60,7 @@ class Study:
             _drawable(space)
             study = cls(name, space, storage)
             study._optuna.set_user_attr(_SPACE, space.model_dump(mode="json", by_alias=True))
+            study.note_keep_best(keep_best)
         if space.sampler == "grid":
             study._enqueue_grid()
         return study
@@ -142,6 +144,14 @@ class Study:
     def active_s(self) -> float:
         """Seconds that controllers have been at work."""
         return float(self._attributes().get(_ACTIVE_S, 0))
+
+    @property
+    def keep_best(self) -> int | None:
+        """Trials whose checkpoints stay; None: all, as long as nobody has said otherwise."""
+        return self._attributes().get(_KEEP_BEST)
+
+    def note_keep_best(self, trials: int | None) -> None:
+        self._optuna.set_user_attr(_KEEP_BEST, trials)
 
     def note_active(self, seconds: float) -> None:
         self._optuna.set_user_attr(_ACTIVE_S, seconds)

@@ -32,9 +32,10 @@ def gc(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) ->
     rules = rules_of(options)
     if options.launcher == "local":
         raise UsageError("--launcher local: gc is for runs in S3; runs of this machine are folders of the work folder")
-    from orchestration.gc.facts import Shelf
+    from orchestration.gc.facts import Shelf, place_of
 
-    shelf = Shelf(settings, open_launcher(options.launcher, settings))
+    place = place_of(options.launcher, settings)
+    shelf = Shelf(settings, open_launcher(options.launcher, settings), place)
     verdicts = decide(shelf.facts(), rules)
     going = [verdict for verdict in verdicts if verdict.parts]
     show(verdicts)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
@@ -14,6 +14,7 @@ from everest.training.manifest import CHECKPOINT_KEY, MANIFEST
 from orchestration.gc.files import artifacts_bytes, by_folder, is_run, sizes
 from orchestration.gc.records import Record, Records
 from orchestration.gc.rules import Facts, Part, Run, State
+from orchestration.gc.work import WorkFolder
 from orchestration.job import RESULT, RUN_POINTER, STUDY, TRIAL, Launcher
 from orchestration.s3 import Entry, S3Store
 from orchestration.settings import PlatformSettings
@@ -30,12 +31,33 @@ class Kept:
     records: Sequence[Record]  # the newest last
 
 
-class Shelf:
-    """The runs of one folder in S3 with what MLflow knows of them."""
+class Place(Protocol):
+    """Where the runs of one launcher are: a file's key is RUN/KEY, as a run's CheckpointStore has it."""
 
-    def __init__(self, settings: PlatformSettings, launcher: Launcher) -> None:
+    @property
+    def address(self) -> str:
+        """What is before the keys; it ends with a slash."""
+
+    def entries(self, folder: str = "") -> Sequence[Entry]:
+        """Of all runs, or of a run as ``RUN/``."""
+
+    def read(self, key: str) -> str | None:
+        """What a text says; None where it is not there."""
+
+    def delete(self, key: str) -> None:
+        """Raises OSError."""
+
+
+def place_of(launcher: str, settings: PlatformSettings) -> Place:
+    return WorkFolder(settings.work) if launcher == "local" else S3Store(settings, "")
+
+
+class Shelf:
+    """The runs of one place with what MLflow knows of them."""
+
+    def __init__(self, settings: PlatformSettings, launcher: Launcher, place: Place) -> None:
         self.settings, self.launcher = settings, launcher
-        self.store, self.records = S3Store(settings, ""), Records(settings)
+        self.store, self.records = place, Records(settings)
         self.runs: dict[str, Kept] = {}
 
     def facts(self) -> Facts:
@@ -167,7 +189,7 @@ def _state(files: Iterable[Entry], newest: Record | None) -> State:
     return "failed" if newest and newest.status == "FAILED" else "unfinished"
 
 
-def _read(store: S3Store, key: str) -> Any:
+def _read(store: Place, key: str) -> Any:
     """What a file of JSON or YAML says; None where it says nothing."""
     try:
         return yaml.safe_load(store.read(key) or "")

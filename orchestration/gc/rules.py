@@ -15,7 +15,7 @@ Part = Literal["checkpoints", "logs", "artifacts", "runs"]
 PARTS: tuple[Part, ...] = get_args(Part)
 State = Literal["finished", "failed", "unfinished"]
 
-_ENDED = {"complete", "pruned", "failed"}
+_ENDED = {"complete", "pruned", "failed"}  # trials
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,12 @@ def _opinions(run: Run, facts: Facts, rules: Rules) -> Iterator[tuple[bool, str]
         yield newer >= rules.last, f"{newer} of its experiment are newer"
     if rules.best is not None and run.trial is not None:
         yield _trial_goes(facts.sweeps.get(run.study), run.trial, rules.best)
+
+
+def let_go(sweep: Sweep, best: int) -> set[int]:
+    """Trials that have ended and can no longer be among so many best, whichever come."""
+    ended = (number for number, trial in sweep.trials.items() if trial.state in _ENDED)
+    return {number for number in ended if _trial_goes(sweep, number, best)[0]}
 
 
 def _trial_goes(sweep: Sweep | None, number: int, best: int) -> tuple[bool, str]:

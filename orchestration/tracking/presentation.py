@@ -103,7 +103,7 @@ def _code(value: object) -> str | None:
 
 def _checkpoints(address: str, settings: PlatformSettings) -> str | None:
     """A link to AWS's console; other servers have no page that a browser could open."""
-    if settings.s3_endpoint:
+    if settings.s3_endpoint or not address.startswith("s3://"):
         return _code(address)
     parts = urlsplit(address)
     console = f"https://s3.console.aws.amazon.com/s3/buckets/{parts.netloc}?prefix={parts.path[1:]}"

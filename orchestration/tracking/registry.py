@@ -244,7 +244,8 @@ class RegisteringTracker(MLflowTracker):
     """For a run on this machine: makes a version of its classifier at the end, unless it is a sweep's trial."""
 
     def __init__(self, config: Experiment, folder: Path) -> None:
-        super().__init__(config, folder, FolderStore(folder), connect())
+        address = f"{folder.resolve()}/"
+        super().__init__(config, folder, FolderStore(folder), connect(), {ADDRESS: address})
 
     def model(self, folder: Path, name: str) -> str | None:
         if TRIAL in self.tags:

@@ -69,7 +69,14 @@ def save(store: Any, scratch: Path, steps: int = 2) -> None:
     checkpoints.finish()
 
 
-def keep(settings: PlatformSettings, name: str, tmp_path: Path, finished: bool = True, init: str = "None") -> str:
+def keep(
+    settings: PlatformSettings,
+    name: str,
+    tmp_path: Path,
+    finished: bool = True,
+    init: str = "None",
+    tags: Mapping[str, str] | None = None,
+) -> str:
     """A run as its job leaves it; the id of its record."""
     from orchestration.tracking.connection import connect, experiment_id
 
@@ -82,7 +89,7 @@ def keep(settings: PlatformSettings, name: str, tmp_path: Path, finished: bool =
                                  f"everest/before/{settings.s3_prefix}")  # fmt: skip
         client.rename_experiment(where.experiment_id, f"{settings.mlflow_experiment}/gc/finetune")
     store = S3Store(settings, name)
-    run = client.create_run(where.experiment_id, tags={RUN: name, ADDRESS: store.address}).info.run_id
+    run = client.create_run(where.experiment_id, tags={RUN: name, ADDRESS: store.address, **(tags or {})}).info.run_id
     client.log_param(run, "init", init)
     client.log_text(run, "picture", "figures/picture.txt")
     client.set_terminated(run, "FINISHED" if finished else "FAILED")

@@ -78,7 +78,7 @@ def jobs_going_on(work: Path) -> list[int]:
 
 def test_a_sweep_killed_at_five_moments_ends_with_every_trial_once(videos: Path, tmp_path: Path) -> None:
     sweeps, file, moments = Sweeps(tmp_path), space_file(tmp_path, videos), random.Random(5)
-    arguments = ("launch", file, "--trials", TRIALS, "--parallel", 2)
+    arguments = ("launch", file, "--trials", TRIALS, "--parallel", 2, "--keep-best", 2)
     said = tmp_path / "said.txt"
     for _ in range(5):
         controller = sweeps.start(*arguments, log=said)
@@ -105,6 +105,20 @@ def test_a_sweep_killed_at_five_moments_ends_with_every_trial_once(videos: Path,
         steps = [json.loads(line)["step"] for line in lines if "train/loss" in line]
         assert steps == list(range(16, 481, 16))
     assert tree(tmp_path) == {f"small-{number}": {f"small-{number}"} for number in range(TRIALS)}
+    best = sorted(found.trials(TrialState.COMPLETE), key=lambda trial: trial.value or 0)[:2]
+    assert with_checkpoints(tmp_path) == {f"small-{trial.number}" for trial in best}, said.read_text()
+
+
+def with_checkpoints(work: Path) -> set[str]:
+    """Runs; the others' records in MLflow say that theirs were removed."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{work}/mlflow.db")
+    runs = client.search_runs(experiments(client), "tags.`everest.run` != ''")
+    for run in runs:
+        there = list((work / run.data.tags["everest.run"] / "checkpoints").glob("step-*/model.safetensors"))
+        assert bool(there) != run.data.tags.get("everest.removed", "").startswith("checkpoints on ")
+    return {file.parents[2].name for file in work.glob("*/checkpoints/step-*/model.safetensors")}
 
 
 def tree(work: Path) -> dict[str, set[str]]:
@@ -295,6 +309,7 @@ def test_a_sweep_whose_jobs_would_all_be_refused_draws_no_trial(tmp_path: Path) 
         (("launch", "nothing"), "no space 'nothing'"),
         (("launch", "smoke"), "how much? --trials, --hours or --gpu-hours"),
         (("launch", "smoke", "--trials", "0"), "--trials 0: must be more than 0"),
+        (("launch", "smoke", "--trials", "1", "--keep-best", "0"), "--keep-best 0: must be 1 or more, or all"),
         (
             ("launch", "smoke", "--trials", "3", "--classify.keep_ratio", "0.5"),
             "classify.keep_ratio is searched and set",
