@@ -49,6 +49,7 @@ class Row:
     loss: float | None = None
     gpu_hours: float | None = None
     cost: float | None = None
+    idle: str = ""  # what is said of its GPUs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def rows(jobs: Iterable[JobStatus], runs: Iterable["Seen"], history: bool) -> li
 
 def progressed(row: Row, run: "Seen") -> Row:
     """With what its run has reported. The time left is by its newest speed, without what is not training."""
-    loss, epoch = run.latest.get("train/loss"), run.latest.get("train/epoch")
+    row, loss, epoch = replace(row, idle=run.idle), run.latest.get("train/loss"), run.latest.get("train/epoch")
     if not loss:
         return row
     steps = _number(run.parameters.get("optim.steps"))
@@ -157,7 +158,7 @@ def _cells(row: Row, now: datetime) -> Sequence[str]:
     done = "-" if row.step is None or not row.steps else f"{100 * row.step // row.steps}%"
     return (
         row.job,
-        f"({row.state})" if row.gone else row.state,
+        f"({row.state})" if row.gone else f"{row.state}, idle" if row.idle else row.state,
         row.user or "-",
         lasting((now - row.created).total_seconds()),
         step,

@@ -171,6 +171,11 @@ class PlatformSettings(BaseSettings):
         description="the same while it starts, compiles, validates, saves or waits for a server; at least twice the "
         "patience",
     )
+    idle_percent: float = Field(
+        5, ge=0, le=100, description="utilisation in percent under which a job's GPUs idle, which is said; 0: never"
+    )
+    idle_s: float = Field(3600, gt=0, description="seconds that this is the mean of")
+    idle_end: bool = Field(False, description="end a job of the cluster whose GPUs idle, after a last checkpoint")
     user: Annotated[
         str,
         matching(

@@ -18,7 +18,7 @@ _SLACK = {"hooks.slack.com", "hooks.slack-gov.com"}
 _PATIENCE_S = (3.0, 5.0)  # to be reached, to answer
 _MAY_PASS = {408, 425, 429}
 
-Event = Literal["started", "finished", "failed", "stalled", "best", "test"]
+Event = Literal["started", "finished", "failed", "stalled", "idle", "best", "test"]
 
 
 @dataclass(frozen=True)

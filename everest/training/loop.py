@@ -269,7 +269,9 @@ def train(training: Training, start: int) -> None:
             if signum and done < t.steps:
                 t.settle()
                 t.show_pictures(to_the_end=True)
-                raise Interrupted(f"stopped at step {done} of {t.steps}, saved; the same command continues", signum)
+                raise Interrupted(
+                    f"stopped at step {done} of {t.steps}, saved; the same command continues", signum, t.stop.because
+                )
             if t.validates_after(done):
                 with pace.paused():
                     bar.show(t.run_validation(done))

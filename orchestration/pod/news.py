@@ -67,6 +67,9 @@ class JobNews:
     def stalled(self, stall: Stall) -> None:
         self._tell("stalled", stall.line, f"stalled at {stall.step}")
 
+    def idle(self, line: str) -> None:
+        self._tell("idle", line)
+
     def ended(self, code: int, line: str) -> None:
         """With this exit code; ``line``: why, where that was no success."""
         if code:

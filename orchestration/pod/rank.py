@@ -11,7 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +29,7 @@ from orchestration.settings import PlatformSettings
 if TYPE_CHECKING:
     from everest.protocols import Tracker
     from everest.training.distributed import Process
+    from orchestration.idle import IdleGpus
     from orchestration.outbox import Outbox
     from orchestration.s3 import S3Store
 
@@ -65,6 +66,8 @@ def _train(let_in: Sequence[str]) -> None:
     from everest.training.interrupt import stop_requests
     from everest.training.local import FolderStore
     from everest.training.run import run
+    from orchestration.idle import IdleGpus
+    from orchestration.pod.news import JobNews, KeptFacts
 
     folder = settings.work / config.name
     device = choose_device(LocalSettings.load().device, settings.gpus)
@@ -79,8 +82,10 @@ def _train(let_in: Sequence[str]) -> None:
         if s3 is None:
             run(config, folder, FolderStore(folder / "checkpoints"), NullTracker(), process, stop)
             return
-        tracker = _tracker(config, folder, s3.store, settings)
-        result = run(config, folder, s3.store, tracker, process, stop, s3.uploads)
+        with closing(JobNews(config.name, settings.user, KeptFacts(config.name))) as news:
+            idle = IdleGpus(settings, news.idle, stop.ask)
+            tracker = _tracker(config, folder, s3.store, settings, idle)
+            result = run(config, folder, s3.store, tracker, process, stop, s3.uploads)
         said = json.dumps({"result": asdict(result), "experiment": config.model_dump(mode="json")})
         s3.uploads.add(lambda: s3.store.point(RESULT, said))
     for name, value in sorted(result.metrics.items()):
@@ -181,7 +186,9 @@ def _exported(settings: PlatformSettings, run: str, let_in: Sequence[str]) -> di
         store.close()
 
 
-def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: PlatformSettings) -> "Tracker":
+def _tracker(
+    config: Experiment, folder: Path, store: "S3Store", settings: PlatformSettings, idle: "IdleGpus"
+) -> "Tracker":
     from everest.training.local import METRICS, JsonLinesTracker, Trackers
 
     lines = JsonLinesTracker(folder / METRICS)
@@ -195,4 +202,4 @@ def _tracker(config: Experiment, folder: Path, store: "S3Store", settings: Platf
     tags = {f"everest.{name}": os.environ.get(f"EVEREST_{name.upper()}", "") for name in names}
     tags["everest.image_digest"] = tags["everest.image"].partition("@")[2] or "not pinned"
     tags["everest.address"] = store.address
-    return Trackers(lines, MLflowTracker(config, folder, store, connect(settings), tags))
+    return Trackers(lines, MLflowTracker(config, folder, store, connect(settings), tags, idle))

@@ -16,7 +16,7 @@ from orchestration.job import MLFLOW_PAGES, Unreachable
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.connection import connect
 from orchestration.tracking.errors import describe, passes
-from orchestration.tracking.presentation import NAMESPACE, NODE, RUN, SUBMISSION, USER, run_page
+from orchestration.tracking.presentation import IDLE, NAMESPACE, NODE, RUN, SUBMISSION, USER, run_page
 
 _FIGURES = "figures"  # where runs put them
 _GOES_ON = "attributes.status = 'RUNNING'"
@@ -42,6 +42,7 @@ class Seen(NamedTuple):
     ended: datetime | None  # None: it goes on, for all that MLflow knows
     latest: Latest
     parameters: Mapping[str, str]
+    idle: str  # what is said of its GPUs
 
 
 class Runs:
@@ -148,7 +149,7 @@ def _seen(run: Any) -> Seen:
     ended = _moment(info.end_time) if info.end_time else None
     return Seen(
         tags[RUN], tags.get(USER, ""), tags.get(NODE, ""), info.status, _moment(info.start_time or 0), ended,
-        _latest(run), run.data.params,
+        _latest(run), run.data.params, tags.get(IDLE, ""),
     )  # fmt: skip
 
 

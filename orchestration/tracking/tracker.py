@@ -22,6 +22,7 @@ from everest.errors import EverestError
 from everest.program import printable
 from everest.protocols import CheckpointStore, Outcome
 from everest.training.local import METRICS
+from orchestration.idle import IdleGpus
 from orchestration.job import RUN_POINTER
 from orchestration.outbox import Away, Operation, Outbox, one_line
 from orchestration.provenance import changes, commit, given_tags
@@ -31,6 +32,7 @@ from orchestration.tracking.errors import describe, is_away, passes, refused, un
 from orchestration.tracking.numbers import Numbers, there
 from orchestration.tracking.presentation import (
     COMMIT,
+    IDLE,
     NOTE,
     USER,
     experiment_name,
@@ -38,7 +40,7 @@ from orchestration.tracking.presentation import (
     run_note,
     run_tags,
 )
-from orchestration.tracking.system import SystemMetrics
+from orchestration.tracking.system import EVERY_S, SystemMetrics
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +68,12 @@ class MLflowTracker:
         memory: CheckpointStore,
         settings: PlatformSettings,
         tags: Mapping[str, str] | None = None,
+        idle: IdleGpus | None = None,
     ) -> None:
-        self.config, self.memory, self.settings = config, memory, settings
+        self.config, self.memory, self.settings, self._idle = config, memory, settings, idle
         self.tags = {**run_tags(config), USER: settings.user, **given_tags(), **(tags or {})}
+        if idle:
+            self.tags[IDLE] = ""  # whatever an earlier process has said
         if code := commit():
             self.tags[COMMIT] = code
         self.client = mlflow.MlflowClient()
@@ -107,7 +112,7 @@ class MLflowTracker:
         self._outbox.add(self._send)
         if patch := changes():
             self.artifact(patch, "code")
-        self._system = SystemMetrics(lambda values: self._report(values, None))
+        self._system = SystemMetrics(self._measured)
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """A resumed run repeats the steps after its checkpoint, to the same numbers; they are sent once."""
@@ -219,6 +224,13 @@ class MLflowTracker:
         metrics = self.client.get_run(self.run_id).data.metrics
         note = run_note(self.config, self.tags, metrics, self.settings)
         self.client.set_tag(self.run_id, NOTE, printable(note))
+
+    def _measured(self, values: Mapping[str, float]) -> None:
+        """Of the machine."""
+        self._report(values, None)
+        said = self._idle.see(values, EVERY_S) if self._idle else None
+        if said is not None:
+            self._keep(lambda: self.client.set_tag(self.run_id, IDLE, said))
 
     def _report(self, values: Mapping[str, float], step: int | None) -> None:
         self._numbers.add(values, step)

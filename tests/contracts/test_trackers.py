@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
 from everest.config import Experiment
 from everest.errors import EverestError
 from everest.training.local import METRICS, FolderStore, JsonLinesTracker, Trackers
+from orchestration.idle import IdleGpus
 from orchestration.job import CODE_FOLDER
 from orchestration.outbox import Away
 from orchestration.provenance import CHANGES
@@ -95,6 +98,37 @@ def test_an_outage_slows_nothing_and_leaves_no_gap(
     assert run.data.tags["everest.pod"] == "pod-0"
     assert run.data.params["mask.keep_ratio"] == "0.3"
     assert [entry.dataset.name for entry in run.inputs.dataset_inputs] == ["videos"]
+
+
+def test_gpus_that_idle_are_a_tag_of_the_run_until_they_work_again_and_news(
+    settings: PlatformSettings, server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what a driver would say."""
+    from orchestration.tracking import system
+    from orchestration.tracking.connection import connect
+    from orchestration.tracking.tracker import MLflowTracker
+
+    busy, told = [1.0], []
+    monkeypatch.setattr(system, "EVERY_S", 0.2)
+    monkeypatch.setattr(GPUMonitor, "__init__", BaseMetricsMonitor.__init__)
+    monkeypatch.setattr(
+        GPUMonitor, "collect_metrics", lambda gpus: gpus._metrics["gpu_0_utilization_percentage"].append(busy[0])
+    )
+    settings = settings.model_copy(update={"idle_s": 60})
+    idle = IdleGpus(settings, told.append, told.append)
+    tracked = MLflowTracker(CONFIG, tmp_path, FolderStore(tmp_path), connect(settings), {}, idle)
+    tracked.start(CONFIG.flat(), 0)
+
+    def tag() -> str:
+        run, _ = logged(settings, server)
+        return str(run.data.tags["everest.idle"])
+
+    assert until(tag, "the tag") == told[0]
+    assert "idled: 1.0 % busy over 1m" in told[0]
+    busy[0] = 90.0
+    until(lambda: not tag(), "the tag to go")
+    tracked.finish("finished")
+    assert len(told) == 1
 
 
 def test_the_patch_to_the_code_that_was_sent_along_is_kept_with_the_run(

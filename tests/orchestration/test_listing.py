@@ -27,7 +27,7 @@ def run(name: str, began: float, ended: float | None, step: int = 250, status: s
     speeds = {"perf/clips_per_s": Measured(step, 64.0), "perf/data_wait": Measured(step, 0.25)}
     parameters = {"optim.epochs": "10", "optim.steps": "None", "optim.batch_size": "128"}
     status = status if ended else "RUNNING"
-    return Seen(name, "ann", "node-3", status, at(began), at(ended) if ended else None, latest | speeds, parameters)
+    return Seen(name, "ann", "node-3", status, at(began), at(ended) if ended else None, latest | speeds, parameters, "")
 
 
 def test_a_jobs_numbers_are_of_the_run_that_it_does_and_no_older_one() -> None:
@@ -66,6 +66,14 @@ def test_the_steps_of_all_and_the_time_left_follow_from_what_the_run_has_reporte
     assert (row.step, row.steps, row.left_s) == (250, whole, (whole - 250) * 2)
     assert (row.data_wait, row.loss) == (0.25, 0.5)
     assert progressed(replace(row, state="failed", left_s=None), seen).left_s is None
+
+
+def test_a_job_whose_gpus_idle_is_shown_as_such_also_before_its_first_step() -> None:
+    idle = run("mine", 1, None)._replace(idle="the 8 GPUs of node-3 idled: 0.2 % busy over 1h00m", latest={})
+    (row,) = rows([job("mine", 1)], [idle], history=False)
+    screen = StringIO()
+    Console(file=screen, width=120).print(table([row], NOW))
+    assert "running, idle" in screen.getvalue()
 
 
 def test_a_line_of_long_names_and_large_numbers_fits_into_120_characters_and_the_last_step_alone_is_all() -> None:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import nullcontext
@@ -246,16 +245,21 @@ def test_a_deterministic_run_gives_the_same_bits_after_a_kill(
     assert_same(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
 
 
-def test_a_request_to_stop_saves_the_step_and_the_run_goes_on_from_it(synthetic: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("because", "said", "code"), [("", "", 143), ("the GPUs idled", "the GPUs idled; ", 1)])
+def test_a_request_to_stop_saves_the_step_and_the_run_goes_on_from_it(
+    synthetic: Path, tmp_path: Path, because: str, said: str, code: int
+) -> None:
     class AskAt(NullTracker):
         def metrics(self, values: Mapping[str, float], step: int) -> None:
             if step == 5:
-                stop.signum = signal.SIGTERM
+                stop.ask(because)
 
     config, stop = tiny("pretrain", synthetic), StopRequest()
-    with pytest.raises(Interrupted, match="stopped at step 5 of 12, saved") as error:
+    with pytest.raises(Interrupted, match=f"^{said}stopped at step 5 of 12, saved") as error:
         start(config, tmp_path / "run", AskAt(), stop=stop)
-    assert error.value.exit_code == 143
+    assert error.value.exit_code == code
+    if because:
+        return
     assert list((tmp_path / "run/checkpoints").glob("step-00000005-*/manifest.json"))
     start(config, tmp_path / "run")
     start(config, tmp_path / "whole")
