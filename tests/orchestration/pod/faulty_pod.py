@@ -1,6 +1,7 @@
 """A pod whose processes do not all go on: ``python -m tests.orchestration.pod.faulty_pod FOLDER FAULT:RANK:STEP …``.
 
-FOLDER has the experiment. Each fault comes once, but for those that begin with ``always-``.
+FOLDER has the experiment. Each fault comes once, but for those that begin with ``always-``. ``idles``: two GPUs, as a
+driver would tell of them, that have nothing to do.
 """
 
 import json
@@ -65,6 +66,20 @@ def _happen(fault: str) -> None:
             (_folder() / f"deadlocks-{os.environ['RANK']}").touch()
 
 
+def _idle() -> None:
+    from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+    from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+
+    from orchestration.tracking import system
+
+    def collect(gpus: GPUMonitor) -> None:
+        for number in range(2):
+            gpus._metrics[f"gpu_{number}_utilization_percentage"].append(0.4)
+
+    system.EVERY_S = 0.5
+    GPUMonitor.__init__, GPUMonitor.collect_metrics = BaseMetricsMonitor.__init__, collect
+
+
 def _break() -> None:
     from everest.training import run
     from everest.training.step import Step
@@ -92,6 +107,8 @@ def _break() -> None:
 def run_faulty_rank(*let_in: str) -> int:
     rank.EXPERIMENT_FILE = str(_folder() / "experiment.yaml")
     _break()
+    if "idles" in os.environ["FAULTS"]:
+        _idle()
     return rank.run_rank(*let_in)
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow
 import pytest
 from safetensors.torch import load_file
 
@@ -16,11 +17,11 @@ from orchestration.pod.standstill import Bounds
 from orchestration.pod.torchrun import alone
 from orchestration.pod.watching import Watch
 from orchestration.s3 import S3Store
-from orchestration.settings import PlatformSettings
+from orchestration.settings import PlatformSettings, sqlite_uri
 from tests.conftest import tiny
 from tests.integration.command import environment
 from tests.orchestration.pod.faulty_pod import STOPPED_S, VALIDATED_S
-from tests.services import HANGS_S, free_port, s3_settings
+from tests.services import HANGS_S, experiments, free_port, s3_settings
 from tests.webhook import SECRET, WebhookServer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -175,3 +176,28 @@ def test_what_a_process_has_started_that_died_without_a_word_holds_nobody_up(
     monkeypatch.setattr("signal.signal", lambda *_: None)
     assert alone(["-c", _DIES], Output(), Watch(Bounds(steps=1, least_s=600, slow_s=600), lambda *_: None)) == AGAIN
     assert caplog.messages == ["rank 0 was ended by SIGKILL (out of memory?)"]
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # MLflow warns of itself
+def test_a_job_whose_gpus_idle_and_that_is_not_to_be_saves_and_fails_with_that_line(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked = sqlite_uri(tmp_path / "mlflow.db")
+    settings = s3_settings(monkeypatch, mlflow_uri=tracked, idle_s=3.0, idle_end=True)
+    config = tiny("pretrain", synthetic, **{"optim.micro_batch": 2, "optim.epochs": 100_000})
+    line = f"the 2 GPUs of {NODE} idled: 0.4 % busy over 3s"
+    with WebhookServer() as server:
+        code, said = pod(config, settings, tmp_path / "idle", "idles:0:0", webhook=server.address)
+        assert [(news["event"], news["what"].partition(";")[0]) for news in server.told] == [
+            ("idle", line), ("failed", f"failed: {line}"),
+        ]  # fmt: skip
+    assert code == 1
+    end = rf"\[rank 0\] everest: {line}; the job is ended \(EVEREST_IDLE_END\); stopped at step (\d+)"
+    (stopped,) = re.findall(end, said)
+    store = S3Store(settings, config.name)
+    assert f"step-{int(stopped):08d}" in (store.read("latest.json") or "")
+    store.close()
+    client = mlflow.MlflowClient(tracked)
+    (run,) = client.search_runs(experiments(client))
+    assert (run.info.status, run.data.tags["everest.idle"]) == ("KILLED", line)
