@@ -9,12 +9,14 @@ import hashlib
 import io
 import logging
 import os
+import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +31,8 @@ REQUIREMENTS = "requirements.txt"
 MOST = 32 * 2**20  # bytes of all files
 _PATIENCE_S = 15  # of a person who submits
 _COMMIT = ".everest/commit"
-_RUN = "_code"  # where runs are in S3, and no name of one
+ARCHIVES = "_code"  # where runs are in S3, and no name of one
+_FRESH = timedelta(days=1)  # what was sent longer ago is sent again: gc removes what nobody has asked for in weeks
 _HERE = Path(__file__).parent
 
 
@@ -79,11 +82,11 @@ def taken_along(launcher: str, settings: PlatformSettings) -> str:
 
 
 def send(code: Code, settings: PlatformSettings) -> None:
-    """To S3, unless it is there. Raises EverestError."""
+    """To S3, unless it was a moment ago. Raises EverestError."""
     here, key = settings.model_copy(update={"patience_s": _PATIENCE_S}), _key(code.digest)
     try:
-        with closing(S3Store(here, _RUN)) as store:
-            if key in store.list(key):
+        with closing(S3Store(here, ARCHIVES)) as store:
+            if any(datetime.now(UTC) - there.modified < _FRESH for there in store.entries(key)):
                 return
             store.patiently(lambda: store.write(key, code.archive))
     except EverestError as error:
@@ -100,7 +103,7 @@ def fetch(digest: str, folder: Path, settings: PlatformSettings, let_in: Sequenc
 
     Raises EverestError.
     """
-    with closing(S3Store(settings, _RUN, let_in)) as store:
+    with closing(S3Store(settings, ARCHIVES, let_in)) as store:
         try:
             archive = store.content(_key(digest))
         except FileNotFoundError:
@@ -114,6 +117,12 @@ def fetch(digest: str, folder: Path, settings: PlatformSettings, let_in: Sequenc
     ):
         tar.extractall(Path(scratch) / "tree", filter="data")
         (Path(scratch) / "tree").rename(folder)
+
+
+def archived(key: str) -> str:
+    """The digest of the code that is under it; empty: it is none of ours."""
+    found = re.fullmatch(r"([0-9a-f]{64})\.tar\.gz", key)
+    return found[1] if found else ""
 
 
 def _key(digest: str) -> str:

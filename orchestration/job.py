@@ -1,12 +1,12 @@
 """A job is a run of an experiment somewhere: what is asked for, how it is going, who starts it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
@@ -115,6 +115,13 @@ class Following(Protocol):
         """Returns when something changed since the last call, or after so long."""
 
 
+class Needs(NamedTuple):
+    """What has to be there for a job to begin or to go on."""
+
+    inits: Collection[str] = ()  # what it begins from, as work/NAME
+    code: str = ""  # digest of what was sent along
+
+
 class Launcher(Protocol):
     """Starts jobs and tells how they are. A job that ended stays to be looked at until its name is used again."""
 
@@ -157,8 +164,8 @@ class Launcher(Protocol):
     def folder_of(self, name: str, rank: int) -> RunFolder:
         """Where that process of the job works. Raises UnknownJobError, UsageError where the job has no such process."""
 
-    def inits(self) -> Mapping[str, str]:
-        """Of all jobs that go on, or may be continued: what they begin from; empty: random weights."""
+    def needs(self) -> Mapping[str, Needs]:
+        """Of all that go on, or may be continued: jobs, and what starts jobs by itself."""
 
     @property
     def gpus(self) -> int:

@@ -32,6 +32,7 @@ from orchestration.job import (
     JobStatus,
     LogsMissing,
     NameInUseError,
+    Needs,
     State,
     UnknownJobError,
     require_rank,
@@ -170,10 +171,10 @@ class LocalLauncher:
         require_rank(name, rank, self._job(name).get("processes", self.gpus))
         return _Folder(self._file(name, _JOB).parent)
 
-    def inits(self) -> Mapping[str, str]:
+    def needs(self) -> Mapping[str, Needs]:
         names = [status.name for status in self._statuses() if status.state != "succeeded"]
         recipes = {name: yaml.safe_load(self._file(name, _RECIPE).read_text()) for name in names}
-        return {name: str(tree.get("init") or "") for name, tree in recipes.items()}
+        return {name: Needs([tree["init"]] if tree.get("init") else []) for name, tree in recipes.items()}
 
     @property
     def gpus(self) -> int:

@@ -23,7 +23,7 @@ def launch_in_cluster(
 
     Raises UsageError, NameInUseError, and EverestError where the code cannot be sent.
     """
-    objects = manifests(space, settings, [*budget, *(["--code", code.digest] if code else ["--no-code"])])
+    objects = manifests(space, settings, budget, code)
     if dry_run:
         print("---\n".join(yaml.safe_dump(each, sort_keys=False) for each in objects), end="")
         return
@@ -41,14 +41,17 @@ def launch_in_cluster(
     )
 
 
-def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> list[dict[str, Any]]:
+def manifests(
+    space: Space, settings: PlatformSettings, budget: list[str], code: Code | None = None
+) -> list[dict[str, Any]]:
     """What the controller needs, and last its Job. Raises UsageError."""
     here, settings = settings, settings.for_pods()
     if not settings.studies:
         raise UsageError(f"{variable('studies')} is not set: in a cluster it must be postgresql://USER@HOST/DATABASE")
     if not settings.mlflow_uri:
         raise UsageError(f"{variable('mlflow_uri')} is not set: the controller reads its trials' numbers there")
-    from orchestration.cluster.manifest import controller_pod
+    from orchestration.cluster.batch import CONTROLLER, INITS
+    from orchestration.cluster.manifest import CODE_DIGEST, controller_pod
     from orchestration.cluster.pods import CONTAINER
     from orchestration.cluster.reach import require_named_bucket, require_reachable
 
@@ -56,11 +59,11 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
     labels = {
         "app.kubernetes.io/name": "everest",
         "app.kubernetes.io/instance": name,
-        "app.kubernetes.io/component": "sweep",
-        "app.kubernetes.io/part-of": "everest",
+        **CONTROLLER,
         "app.kubernetes.io/managed-by": "everest-sweep",
     }
     metadata = {"name": name, "namespace": settings.namespace, "labels": labels}
+    needed = {INITS: " ".join(sorted(space.inits)), CODE_DIGEST: code.digest if code else ""}
     files = {_SPACE_FILE: yaml.safe_dump(space.model_dump(mode="json", by_alias=True), sort_keys=False)}
     environment = settings.environment() | {MLFLOW_PAGES: str(here.mlflow_uri)}
     if settings.pod_patch:
@@ -70,7 +73,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
     secrets = (settings.s3_secret, settings.mlflow_secret, settings.studies_secret)
     template = controller_pod(
         settings,
-        [*command, "--on-interrupt", "leave", *budget],
+        [*command, "--on-interrupt", "leave", *budget, *(["--code", code.digest] if code else ["--no-code"])],
         environment,
         secrets,
         name,
@@ -84,7 +87,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str]) -> li
         {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": metadata,
+            "metadata": metadata | {"annotations": {key: value for key, value in needed.items() if value}},
             "spec": {
                 "backoffLimit": _RESTARTS,
                 "ttlSecondsAfterFinished": settings.ttl_s,

@@ -180,6 +180,14 @@ class Space(Part):
         return {VARIANT: Parameter(categorical=named), **found} if named else found
 
     @property
+    def inits(self) -> set[str]:
+        """What trials' first stages begin from, as work/NAME; none: random weights."""
+        _, first = next(self.stages())
+        begun = Experiment.load(first.recipe).override({**first.fixed, **first.short})
+        variants = [begun.override(variant) for variant in first.variants.values()] or [begun]
+        return {str(each.init) for each in variants if each.init}
+
+    @property
     def mlflow_experiment(self) -> str:
         """One for all of a sweep: of the data set that the last stage learns from, as long as that is not searched."""
         *_, (_, last) = self.stages()

@@ -10,8 +10,13 @@ from kubernetes.dynamic import DynamicClient
 
 from everest.errors import EverestError
 from orchestration.cluster.errors import answered
-from orchestration.job import NameInUseError, UnknownJobError
+from orchestration.cluster.manifest import CODE_DIGEST
+from orchestration.job import NameInUseError, Needs, UnknownJobError
 
+#: Sweeps' controllers: how they are labelled, and where it is noted what their trials begin from.
+CONTROLLER = {"app.kubernetes.io/component": "sweep", "app.kubernetes.io/part-of": "everest"}
+CONTROLLERS = ",".join(f"{key}={value}" for key, value in CONTROLLER.items())  # as a selector
+INITS = "everest/inits"
 _GONE_S = 60
 
 
@@ -42,6 +47,12 @@ class BatchJobs:
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": made.metadata.uid}
         self._apply([{**each, "metadata": {**each["metadata"], "ownerReferences": [owner]}} for each in needed])
 
+    def needs(self) -> dict[str, Needs]:
+        """Of sweeps' controllers that have not ended, whose jobs may not be there yet."""
+        found = self._batch.list_namespaced_job(self._namespace, label_selector=CONTROLLERS)
+        noted = {job.metadata.name: job.metadata.annotations or {} for job in found.items if not _ended(job)}
+        return {name: Needs(each.get(INITS, "").split(), each.get(CODE_DIGEST, "")) for name, each in noted.items()}
+
     @answered
     def parts(self, name: str) -> Parts:
         """Raises UnknownJobError."""
@@ -65,9 +76,7 @@ class BatchJobs:
         there = self._job(name)
         if there is None:
             return
-        if not any(
-            each.status == "True" and each.type in {"Complete", "Failed"} for each in there.status.conditions or []
-        ):
+        if not _ended(there):
             raise NameInUseError(f"the Job {name} is at work in {self._namespace} already")
         self._batch.delete_namespaced_job(name, self._namespace, propagation_policy="Foreground")
         deadline = time.monotonic() + _GONE_S
@@ -94,3 +103,8 @@ class BatchJobs:
                 body=each, name=each["metadata"]["name"], namespace=self._namespace, field_manager="everest-sweep",
                 force_conflicts=True,
             )  # fmt: skip
+
+
+def _ended(job: Any) -> bool:
+    conditions = job.status.conditions or []
+    return any(each.status == "True" and each.type in {"Complete", "Failed"} for each in conditions)

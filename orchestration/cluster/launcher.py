@@ -18,12 +18,22 @@ from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, no
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import GROUP, LABELS, OURS, PYTORCHJOBS, USER, away_from, manifest
+from orchestration.cluster.manifest import CODE_DIGEST, GROUP, LABELS, OURS, PYTORCHJOBS, USER, away_from, manifest
 from orchestration.cluster.pods import CONTAINER, to_yaml
 from orchestration.cluster.shell import PodFolder
 from orchestration.cluster.submission import Submissions
 from orchestration.cluster.tending import Tending
-from orchestration.job import ENDED, Following, JobSpec, JobStatus, NameInUseError, State, UnknownJobError, require_rank
+from orchestration.job import (
+    ENDED,
+    Following,
+    JobSpec,
+    JobStatus,
+    NameInUseError,
+    Needs,
+    State,
+    UnknownJobError,
+    require_rank,
+)
 from orchestration.kept_log import kept_log
 from orchestration.log import EVERYTHING, Wanted
 from orchestration.settings import PlatformSettings
@@ -84,11 +94,14 @@ class KubernetesLauncher:
         return PodFolder(self.settings, self.pod_of(name, rank), self.weights_of(name))
 
     @answered
-    def inits(self) -> Mapping[str, str]:
+    def needs(self) -> Mapping[str, Needs]:
         """Raises EverestError where a job's experiment is gone, and nobody knows."""
-        names = [job["metadata"]["name"] for job in self._jobs() if state_of(job) != "succeeded"]
-        found = {name: self._submissions.experiment(name) for name in names}
-        return {name: str(tree.get("init") or "") for name, tree in found.items() if tree is not None}
+        found = self.batch.needs()
+        for job in self._jobs():
+            name, noted = job["metadata"]["name"], job["metadata"].get("annotations", {})
+            if state_of(job) != "succeeded" and (tree := self._submissions.experiment(name)) is not None:
+                found[name] = Needs([tree["init"]] if tree.get("init") else [], noted.get(CODE_DIGEST, ""))
+        return found
 
     @property
     def gpus(self) -> int:

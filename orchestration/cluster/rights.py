@@ -9,6 +9,7 @@ NEEDED: Mapping[tuple[str, str], Sequence[str]] = {
     ("", "pods"): ("get", "list"),
     ("", "pods/log"): ("get", "list"),
     ("", "events"): ("list",),
+    ("batch", "jobs"): ("list",),
 }
 
 

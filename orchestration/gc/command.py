@@ -39,10 +39,14 @@ def gc(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) ->
     verdicts = decide(shelf.facts(), rules)
     going = [verdict for verdict in verdicts if verdict.parts]
     show(verdicts)
+    archives = shelf.unused_code()
+    if archives:
+        size = shown_bytes(sum(archive.bytes for archive in archives))
+        print(f"{len(archives)} archives of code that no run and no job refers to, {size}")
     if not options.delete:
-        print("nothing was removed; --delete does it" if going else "nothing would go", file=sys.stderr)
+        print("nothing was removed; --delete does it" if going or archives else "nothing would go", file=sys.stderr)
         return
-    from orchestration.gc.removal import remove
+    from orchestration.gc.removal import remove, remove_code
 
     left = 0
     for verdict in going:
@@ -50,6 +54,8 @@ def gc(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) ->
             left += 1
             print(f"{verdict.run.name} stays: {why}", file=sys.stderr)
     print(f"{len(going) - left} runs: removed", file=sys.stderr)
+    if archives:
+        print(f"{remove_code(shelf, archives)} archives of code: removed", file=sys.stderr)
 
 
 def rules_of(options: argparse.Namespace) -> Rules:

@@ -11,13 +11,16 @@ from typing import Any, Protocol
 import yaml
 
 from everest.training.manifest import CHECKPOINT_KEY, MANIFEST
+from orchestration.code import ARCHIVES
+from orchestration.gc.archives import unused
 from orchestration.gc.files import artifacts_bytes, by_folder, is_run, sizes
 from orchestration.gc.records import Record, Records
 from orchestration.gc.rules import Facts, Part, Run, State
 from orchestration.gc.work import WorkFolder
-from orchestration.job import RESULT, RUN_POINTER, STUDY, TRIAL, Launcher
+from orchestration.job import RESULT, RUN_POINTER, STUDY, TRIAL, Launcher, Needs
 from orchestration.s3 import Entry, S3Store
 from orchestration.settings import PlatformSettings
+from orchestration.tracking.presentation import CODE
 
 _EXPERIMENT = "experiment.yaml"  # of a checkpoint
 
@@ -63,7 +66,7 @@ class Shelf:
     def facts(self) -> Facts:
         """Raises EverestError where anything that has to be known cannot be asked for."""
         now = datetime.now(UTC)
-        inits = self.launcher.inits()  # first: who comes later is seen before anything goes
+        needs = self.launcher.needs()  # first: who comes later is seen before anything goes
         entries = self.store.entries()
         files, records = by_folder(entries), self.records.all()
         ours = _by_name(records, self.store.address)
@@ -71,14 +74,14 @@ class Shelf:
         artifacts = artifacts_bytes(entries, self.store.address)
         for name in sorted({name for name, there in files.items() if is_run(there)} | ours.keys()):
             self.runs[name] = self._kept(name, files.get(name, []), ours.get(name, []), versions, artifacts)
-        said = [(name, init) for name, init in inits.items()]
+        said = _inits(needs)
         said += [(record.name, record.init) for record in records]
         said += [(name, self._init_of(kept)) for name, kept in self.runs.items() if not kept.records]
         return Facts(
             now=now,
             namespace=self.settings.namespace,
             runs=[kept.run for kept in self.runs.values()],
-            jobs=frozenset(inits),
+            jobs=frozenset(needs),
             begun_from=begun_from(said),
             sweeps=self.records.sweeps(),
         )
@@ -86,16 +89,30 @@ class Shelf:
     def changed(self, name: str) -> str:
         """Why what was decided of the run may not hold any more; empty: it does."""
         kept = self.runs[name]
-        inits = self.launcher.inits()
-        if name in inits:
+        needs = self.launcher.needs()
+        if name in needs:
             return "a job of its name was submitted"
-        if heirs := begun_from(inits.items()).get(name, frozenset()) - {name}:
+        if heirs := begun_from(_inits(needs)).get(name, frozenset()) - {name}:
             return f"{min(heirs)} was submitted, which begins from it"
         if set(self.store.entries(f"{name}/")) != {file._replace(key=f"{name}/{file.key}") for file in kept.files}:
             return "its files have changed"
         if any(self.records.versions(record.id) for record in kept.records):
             return "a model version was made of it"
         return ""
+
+    def unused_code(self) -> Sequence[Entry]:
+        """Archives that may go, with keys below their folder, after ``facts``: those of the runs that were found stay.
+
+        None goes where runs are known to another MLflow, which alone says what they were submitted with.
+        Raises EverestError.
+        """
+        if not all(kept.run.known for kept in self.runs.values()):
+            return []
+        needed = {each.code for each in self.launcher.needs().values()}
+        needed |= {record.tags.get(CODE, "") for kept in self.runs.values() for record in kept.records}
+        folder = f"{ARCHIVES}/"
+        entries = (entry._replace(key=entry.key.removeprefix(folder)) for entry in self.store.entries(folder))
+        return unused(entries, needed, datetime.now(UTC))
 
     def _kept(
         self,
@@ -162,6 +179,10 @@ class Shelf:
         else:
             return ""
         return str(experiment.get("init") or "") if isinstance(experiment, dict) else ""
+
+
+def _inits(needs: Mapping[str, Needs]) -> list[tuple[str, str]]:
+    return [(name, init) for name, each in needs.items() for init in each.inits]
 
 
 def begun_from(inits: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:

@@ -1,12 +1,14 @@
 """Removes what was decided of a run, in an order that may be broken off anywhere: typed again, the command goes on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from everest.errors import EverestError
+from orchestration.code import ARCHIVES
 from orchestration.gc.facts import Kept, Shelf
 from orchestration.gc.files import leaving
 from orchestration.gc.rules import Part, Verdict
+from orchestration.s3 import Entry
 
 
 def remove(shelf: Shelf, verdict: Verdict) -> str:
@@ -24,6 +26,13 @@ def remove(shelf: Shelf, verdict: Verdict) -> str:
     return ""
 
 
+def remove_code(shelf: Shelf, archives: Iterable[Entry]) -> int:
+    """How many went: those that have not been sent anew meanwhile. Raises EverestError where a server refuses."""
+    still = set(archives) & set(shelf.unused_code())
+    _delete(shelf, ARCHIVES, sorted(entry.key for entry in still))
+    return len(still)
+
+
 def _remove(shelf: Shelf, kept: Kept, part: Part) -> None:
     if part == "artifacts":
         for record in kept.records:
@@ -35,9 +44,9 @@ def _remove(shelf: Shelf, kept: Kept, part: Part) -> None:
             shelf.records.remove(record)
 
 
-def _delete(shelf: Shelf, run: str, keys: Sequence[str]) -> None:
+def _delete(shelf: Shelf, folder: str, keys: Sequence[str]) -> None:
     for key in keys:
         try:
-            shelf.store.delete(f"{run}/{key}")
+            shelf.store.delete(f"{folder}/{key}")
         except OSError as error:
-            raise EverestError(f"{shelf.store.address}{run}/{key} was not removed: {error}") from None
+            raise EverestError(f"{shelf.store.address}{folder}/{key} was not removed: {error}") from None

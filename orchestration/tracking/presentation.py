@@ -11,7 +11,7 @@ from orchestration.settings import PlatformSettings
 
 RUN, STAGE, DATASET, RECIPE, MODEL = (f"everest.{name}" for name in ("run", "stage", "dataset", "recipe", "model"))
 JOB, NAMESPACE, NODE, IMAGE, ADDRESS = (f"everest.{name}" for name in ("job", "namespace", "node", "image", "address"))
-SUBMISSION, IDLE = "everest.submission", "everest.idle"
+SUBMISSION, CODE, IDLE = "everest.submission", "everest.code", "everest.idle"
 USER = "mlflow.user"  # MLflow's own, which its pages show
 TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # which pages MLflow offers for an experiment
 NOTE, PARENT, COMMIT = "mlflow.note.content", "mlflow.parentRunId", "mlflow.source.git.commit"

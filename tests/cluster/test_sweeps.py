@@ -13,12 +13,13 @@ import pytest
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
+from orchestration.cluster.launcher import KubernetesLauncher
 from orchestration.code import working_tree
 from orchestration.settings import PlatformSettings
 from sweeps.storage import open_storage
 from sweeps.study import JOBS, LINES, REASON, Study
 from tests.cluster.platform import HOST, Platform
-from tests.cluster.runs import logged_steps, tiny
+from tests.cluster.runs import checkpoints, logged_steps, tiny
 from tests.services import HANGS_S, experiments, postgres, until
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of themselves
@@ -100,7 +101,7 @@ def test_six_trials_of_eight_ranks_survive_a_killed_controller_and_a_deleted_pod
         space_file(tmp_path, "six", STEPS, [0.001, 0.002, 0.004, 0.008, WILD, BAD], **pruning),
         tmp_path / "said.txt",
     )
-    arguments = ("launch", file, "--launcher", "kubernetes", "--parallel", 2)
+    arguments = ("launch", file, "--launcher", "kubernetes", "--parallel", 2, "--keep-best", 1)
     controller = sweep.start(*arguments, log=log)
 
     def has_pod() -> bool:
@@ -131,6 +132,8 @@ def test_six_trials_of_eight_ranks_survive_a_killed_controller_and_a_deleted_pod
         assert logged_steps(platform, job) == list(range(2, STEPS + 1, 2))
     until(lambda: sweep.nothing_left("six"), "jobs and ConfigMaps to go")
     assert tree(platform, "six") == {f"six-{trial.number}": {f"six-{trial.number}"} for trial in trials}
+    best = min(sweep.trials("six", TrialState.COMPLETE), key=lambda trial: trial.value or 0)
+    assert [trial.number for trial in trials if checkpoints(platform, f"six-{trial.number}")] == [best.number], said
 
 
 def running_pods(platform: Platform) -> list[str]:
@@ -157,7 +160,7 @@ def tree(platform: Platform, study: str) -> dict[str, set[str]]:
 
 
 def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked(
-    sweep: Sweep, platform: Platform, tmp_path: Path
+    sweep: Sweep, platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = space_file(tmp_path, "inside", 20000, [0.001, 0.002], prune="train/loss")
     log = tmp_path / "said.txt"
@@ -176,6 +179,13 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
     assert "2 running" in sweep.run("status", "inside", log=tmp_path / "status.txt")
     code = working_tree()
     assert code
+    for name, value in platform.environment.items():
+        monkeypatch.setenv(name, value)
+    needs = KubernetesLauncher(PlatformSettings()).needs()
+    assert {name: each.code for name, each in needs.items() if name in {"sweep-inside", "inside-0"}} == {
+        "sweep-inside": code.digest,
+        "inside-0": code.digest,
+    }
     for trial in sweep.trials("inside", TrialState.RUNNING):
         job = json.loads(platform.kubectl("get", "pytorchjob", trial.user_attrs[JOBS][-1], "-o", "json"))
         assert job["metadata"]["annotations"]["everest/code"] == code.digest

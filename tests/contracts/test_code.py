@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from orchestration.job import CODE
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
 from tests.orchestration.test_code import contents, git
-from tests.services import s3_settings
+from tests.services import s3_settings, until
 
 WORKER = """
 import os, everest_sent
@@ -74,6 +75,22 @@ def test_it_is_sent_once_and_comes_back_as_it_was(settings: PlatformSettings, co
     assert stored(settings) == [f"{code.digest}.tar.gz"]
     fetch(code.digest, tmp_path / "back", settings)
     assert contents(tmp_path / "back") == contents(tmp_path / "tree")
+
+
+def test_what_was_sent_long_ago_is_sent_again_so_that_it_counts_as_new(
+    settings: PlatformSettings, code: Code, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sent() -> list[datetime]:
+        return [entry.modified for entry in S3Store(settings, "_code").entries()]
+
+    send(code, settings)
+    (first,) = sent()
+    until(lambda: datetime.now(UTC) - first > timedelta(seconds=1), "S3's clock, which counts seconds")
+    send(code, settings)
+    assert sent() == [first]
+    monkeypatch.setattr("orchestration.code._FRESH", timedelta(0))
+    send(code, settings)
+    assert sent() > [first]
 
 
 def test_what_is_not_as_it_was_sent_is_never_unpacked(settings: PlatformSettings, code: Code, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from everest.training.local import FolderStore
 from everest.training.manifest import removal_order
 from everest.training.saved import SavedCheckpoints
 from orchestration.cli import main
-from orchestration.gc import command
-from orchestration.s3 import S3Store
+from orchestration.gc import archives, command
+from orchestration.gc.facts import Shelf
+from orchestration.job import Needs
+from orchestration.s3 import Entry, S3Store
 from orchestration.settings import PlatformSettings
 from orchestration.tracking.presentation import ADDRESS, RUN
 from tests.services import s3_settings
@@ -32,10 +35,11 @@ class Jobs:
     """The launcher that the command asks."""
 
     def __init__(self) -> None:
-        self.there: dict[str, str] = {}
+        self.there: dict[str, str] = {}  # and what they begin from
+        self.code: dict[str, str] = {}
 
-    def inits(self) -> Mapping[str, str]:
-        return self.there
+    def needs(self) -> Mapping[str, Needs]:
+        return {name: Needs([init] if init else [], self.code.get(name, "")) for name, init in self.there.items()}
 
 
 @pytest.fixture
@@ -222,14 +226,56 @@ def test_what_changes_while_it_decides_stays(
     assert "step" in there(settings, "touched")
 
 
-def test_a_run_of_another_mlflow_is_left_alone(
+def test_a_run_of_another_mlflow_is_left_alone_and_all_code(
     settings: PlatformSettings, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     keep(settings, "theirs", tmp_path)
+    (sent,) = send_code(settings, monkeypatch, "a")
     monkeypatch.setenv("EVEREST_MLFLOW_URI", f"sqlite:///{tmp_path}/other.db")
     assert gc("--older", "0s", "--delete") == 0
     assert "its record is not in this MLflow" in capsys.readouterr().out
     assert "step" in there(settings, "theirs")
+    assert S3Store(settings, "_code").list() == [sent], "theirs may have been submitted with it"
+
+
+def send_code(settings: PlatformSettings, monkeypatch: pytest.MonkeyPatch, *kinds: str) -> list[str]:
+    """Archives that count as sent long ago."""
+    monkeypatch.setattr(archives, "QUIET", timedelta(0))
+    keys = [f"{kind * 64}.tar.gz" for kind in kinds]
+    for key in keys:
+        S3Store(settings, "_code").write(key, b"packed")
+    return keys
+
+
+def test_code_that_no_run_and_no_job_refers_to_goes(
+    settings: PlatformSettings, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    keep(settings, "kept", tmp_path, tags={"everest.code": "a" * 64})
+    jobs.there, jobs.code = {"pending": ""}, {"pending": "b" * 64}
+    sent = send_code(settings, monkeypatch, "a", "b", "c", "d")
+    S3Store(settings, "_code").write("notes.txt", b"somebody's")
+    assert gc("--older", "90d") == 0
+    assert "2 archives of code that no run and no job refers to, 12 B" in capsys.readouterr().out
+    assert S3Store(settings, "_code").list() == [*sent, "notes.txt"]
+
+    unused_code = Shelf.unused_code
+
+    def asked(shelf: Shelf) -> Any:
+        found = unused_code(shelf)
+        jobs.there, jobs.code = {"pending": "", "new": ""}, {"pending": "b" * 64, "new": "d" * 64}
+        return found
+
+    monkeypatch.setattr(Shelf, "unused_code", asked)
+    assert gc("--older", "90d", "--delete") == 0
+    assert "1 archives of code: removed" in capsys.readouterr().err
+    assert S3Store(settings, "_code").list() == [sent[0], sent[1], sent[3], "notes.txt"], "d was submitted meanwhile"
+
+
+def test_code_stays_for_weeks_after_it_was_sent() -> None:
+    now = datetime(2026, 11, 28, tzinfo=UTC)
+    sent = [Entry(f"{kind * 64}.tar.gz", 1, now - timedelta(days=days), "") for kind, days in (("a", 29), ("b", 31))]
+    assert [entry.key[0] for entry in archives.unused(sent, (), now)] == ["b"]
+    assert not archives.unused(sent, {"b" * 64}, now)
 
 
 @pytest.mark.parametrize(

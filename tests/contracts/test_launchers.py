@@ -14,7 +14,7 @@ import yaml
 
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
-from orchestration.job import JobSpec, Launcher, NameInUseError, UnknownJobError
+from orchestration.job import JobSpec, Launcher, NameInUseError, Needs, UnknownJobError
 from orchestration.local import LocalLauncher
 from orchestration.log import Wanted, stamp
 from orchestration.profiling import profiled
@@ -86,6 +86,7 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
     until(lambda: re.search(r"contract \d\d+/400", last_line(jobs, name)), "some steps")
     assert jobs.status(name).state == "running"
     assert jobs.status(name).nodes
+    assert jobs.needs()[name] == Needs([], "")
     followed = jobs.logs(name, Wanted(rank=0), follow=True)
     assert next(followed).startswith("[rank 0] ")
     trace = json.loads(gzip.decompress(profiled(jobs, name, rank=1, steps=2)))
@@ -103,6 +104,7 @@ def test_a_job_is_cancelled_with_a_checkpoint_and_goes_on_under_its_name(launche
 
     jobs.submit(long)
     assert wait(jobs, name).state == "succeeded"
+    assert name not in jobs.needs(), "it is done"
     lines = list(jobs.logs(name))
     assert any(re.search(r"contract continues at step \d\d+", line) for line in lines)
     assert any("contract 400/400" in line for line in jobs.logs(name, Wanted(rank=0)))

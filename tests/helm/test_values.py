@@ -119,6 +119,7 @@ def test_what_cleans_up_is_off_removes_nothing_by_itself_and_only_reads_jobs() -
         ("kubeflow.org", "pytorchjobs", "get"),
         ("kubeflow.org", "pytorchjobs", "list"),
         ("", "configmaps", "get"),
+        ("batch", "jobs", "list"),
     }
     pod = pod_of(there["CronJob"])
     assert pod

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from everest.errors import UsageError
+from orchestration.code import Code
 from orchestration.settings import PlatformSettings
 from sweeps.incluster import manifests
 from sweeps.space import Space
@@ -32,6 +33,20 @@ def test_what_a_controller_could_do_nothing_with_is_refused_before_it_starts(giv
     with pytest.raises(UsageError, match=said) as error:
         manifests(Space.load("smoke"), PlatformSettings(**THERE | given), [])
     assert "\n" not in str(error.value)
+
+
+def test_a_controller_says_what_its_trials_will_begin_from_and_their_code() -> None:
+    """As long as there is no trial nothing else does."""
+    space = Space.load("finetune").changed({}, {"init": "work/mine"})
+    *_, job = manifests(space, PlatformSettings(**THERE), [], Code("ab12", b""))
+    assert job["metadata"]["annotations"] == {"everest/inits": "work/mine", "everest/code": "ab12"}
+    command = job["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert command[-2:] == ["--code", "ab12"]
+
+
+def test_what_begins_from_nothing_or_from_another_stage_needs_no_run() -> None:
+    assert Space.load("masking").inits == set()
+    assert Space.load("finetune").changed({}, {"init": None}).inits == set()
 
 
 def test_a_controller_is_told_the_addresses_that_pods_reach() -> None:
