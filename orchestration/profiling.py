@@ -8,6 +8,7 @@ import time
 import uuid
 import zlib
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 from everest.errors import EverestError, UsageError
@@ -26,11 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job")
     parser.add_argument("--steps", type=int, default=5, metavar="N", help="so many (5)")
     parser.add_argument("--rank", type=int, default=0, metavar="N", help="of the process (0)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="for the trace (NAME-rank-N.json.gz)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="for the trace (NAME-rank-N-TIME.json.gz)")
 
 
 def profile(options: argparse.Namespace, settings: PlatformSettings, _: list[str]) -> None:
-    out = options.out or Path(f"{options.job}-rank-{options.rank}.json.gz")
+    out = options.out or Path(f"{options.job}-rank-{options.rank}-{datetime.now():%Y%m%dT%H%M%S}.json.gz")
     if options.steps < 1:
         raise UsageError(f"--steps {options.steps}: must be at least 1")
     if out.exists():
