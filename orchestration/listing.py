@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _COLUMNS = ("JOB", "STATE", "USER", "AGE", "STEP", "DONE", "LEFT", "WAIT", "LOSS", "GPU HOURS", "COST", "NODE")
 _WORDS = {"JOB", "STATE", "USER", "NODE"}
 _ENDED = {"FINISHED": "succeeded", "FAILED": "failed", "KILLED": "interrupted"}  # as MLflow has it
+_EVER = datetime.fromtimestamp(0, UTC)
 _NO_TERMINAL = 500  # columns: what reads a pipe wants whole names
 
 
@@ -64,9 +65,9 @@ def list_jobs(options: argparse.Namespace, settings: PlatformSettings, _: list[s
         raise UsageError(f"--since {options.since}: is for --all; all jobs that there are are shown")
     jobs = open_launcher(options.launcher, settings).list()
     namespace = "" if options.launcher == "local" else settings.namespace
-    moment = since(options.since) if options.since else ""
-    runs = _runs(settings, namespace, jobs, options.all, datetime.fromisoformat(moment) if moment else None)
-    found = [row for row in rows(jobs, runs, options.all) if options.user in {None, row.user}]
+    past = datetime.fromisoformat(since(options.since)) if options.since else _EVER if options.all else None
+    found = rows(jobs, _runs(settings, namespace, jobs, past), past)
+    found = [row for row in found if options.user in {None, row.user}]
     found = list(_spent(found, spent_by(settings, {row.job for row in found})))
     if options.json:
         print(json.dumps([asdict(row) for row in found], default=datetime.isoformat, indent=1))
@@ -74,26 +75,27 @@ def list_jobs(options: argparse.Namespace, settings: PlatformSettings, _: list[s
         Console(width=None if sys.stdout.isatty() else _NO_TERMINAL).print(table(found, datetime.now(UTC)))
 
 
-def _runs(
-    settings: PlatformSettings, namespace: str, jobs: Sequence[JobStatus], history: bool, moment: datetime | None
-) -> list["Seen"]:
-    """In one question, however many jobs there are. Without MLflow there is no history, but there are jobs."""
-    if not (jobs or history):
+def _runs(settings: PlatformSettings, namespace: str, jobs: Sequence[JobStatus], past: datetime | None) -> list["Seen"]:
+    """In two questions, however many jobs there are. Without MLflow there is no history, but there are jobs."""
+    begun = min([job.created for job in jobs] + ([past] if past else []), default=None)
+    if not begun:
         return []
     from orchestration.tracking.runs import Runs
 
-    begun = min((job.created for job in jobs), default=datetime.now(UTC))
     try:
-        return Runs(settings).seen(namespace, min(moment, begun) if moment else None if history else begun)
+        return Runs(settings).seen(namespace, begun)
     except EverestError as error:
-        if history:
+        if past:
             raise
         log.warning("no steps and losses: %s", error)
         return []
 
 
-def rows(jobs: Iterable[JobStatus], runs: Iterable["Seen"], history: bool) -> list[Row]:
-    """The newest first. A job's run is the newest of its name that goes on, or did when the job was there."""
+def rows(jobs: Iterable[JobStatus], runs: Iterable["Seen"], past: datetime | None) -> list[Row]:
+    """The newest first, with runs without a job that have gone on since ``past``, where that is given.
+
+    A job's run is the newest of its name that goes on, or did when the job was there.
+    """
     free = sorted(runs, key=lambda run: run.began, reverse=True)
     found = []
     for job in jobs:
@@ -103,7 +105,9 @@ def rows(jobs: Iterable[JobStatus], runs: Iterable["Seen"], history: bool) -> li
             free.remove(own)
             row = progressed(row, own)
         found.append(row)
-    for run in free if history else ():
+    for run in free:
+        if not past or (run.ended and run.ended < past):
+            continue
         state = _ENDED.get(run.status, "unknown")
         nodes = (run.node,) if run.node else ()
         found.append(progressed(Row(run.name, state, run.user, run.began, nodes, gone=True), run))

@@ -80,12 +80,12 @@ class Runs:
         self._ids |= {name: run.info.run_id for name, run in named.items()}
         return {name: _latest(run) for name, run in named.items()}
 
-    def seen(self, namespace: str, since: datetime | None) -> list[Seen]:
+    def seen(self, namespace: str, since: datetime) -> list[Seen]:
         """All runs of a namespace (empty: of no cluster) that go on, or have ended since then."""
         ours = f"tags.`{RUN}` != ''" + (f" and tags.`{NAMESPACE}` = '{namespace}'" if namespace else "")
-        which = [_GOES_ON, f"attributes.end_time >= {since.timestamp() * 1000:.0f}"] if since else [""]
-        found = [run for one in which for run in self._search(" and ".join(filter(None, (ours, one))), _MOST)]
-        return [_seen(run) for run in found if run.data.tags.get(NAMESPACE, "") == namespace]
+        which = (_GOES_ON, f"attributes.end_time >= {since.timestamp() * 1000:.0f}")
+        found = {run.info.run_id: run for one in which for run in self._search(f"{ours} and {one}", _MOST)}
+        return [_seen(run) for run in found.values() if run.data.tags.get(NAMESPACE, "") == namespace]
 
     def history(self, name: str, metric: str) -> list[Measured]:
         """Of the newest run of that name; the first first; empty where there is none."""

@@ -33,7 +33,7 @@ def run(name: str, began: float, ended: float | None, step: int = 250, status: s
 def test_a_jobs_numbers_are_of_the_run_that_it_does_and_no_older_one() -> None:
     runs = [run("continued", 1, None, 70), run("continued", 0.5, 0.9, 999), run("again", 1, 2, 30)]
     jobs = [job("continued", 20), job("again", 21, "pending"), job("done", 10, "succeeded")]
-    found = {row.job: row.step for row in rows(jobs, [*runs, run("done", 10.1, 12, 80)], history=False)}
+    found = {row.job: row.step for row in rows(jobs, [*runs, run("done", 10.1, 12, 80)], past=None)}
     assert found == {"continued": 70, "again": None, "done": 80}
 
 
@@ -45,7 +45,7 @@ def test_history_has_each_run_that_no_job_does_and_how_it_ended() -> None:
         run("done", 2, 3),
         run("nobody-knows", 4, None),
     ]
-    found = rows([job("mine", 5)], runs, history=True)
+    found = rows([job("mine", 5)], runs, past=at(0))
     assert [(row.job, row.state, row.gone) for row in found] == [
         ("mine", "running", False),
         ("nobody-knows", "unknown", True),
@@ -53,7 +53,8 @@ def test_history_has_each_run_that_no_job_does_and_how_it_ended() -> None:
         ("done", "succeeded", True),
         ("mine", "failed", True),
     ]
-    assert rows([job("mine", 5)], runs, history=False) == found[:1]
+    assert rows([job("mine", 5)], runs, past=None) == found[:1]
+    assert rows([job("mine", 5)], runs, past=at(3)) == found[:4]
 
 
 @pytest.mark.parametrize("steps", ["None", "1200"])
@@ -70,7 +71,7 @@ def test_the_steps_of_all_and_the_time_left_follow_from_what_the_run_has_reporte
 
 def test_a_job_whose_gpus_idle_is_shown_as_such_also_before_its_first_step() -> None:
     idle = run("mine", 1, None)._replace(idle="the 8 GPUs of node-3 idled: 0.2 % busy over 1h00m", latest={})
-    (row,) = rows([job("mine", 1)], [idle], history=False)
+    (row,) = rows([job("mine", 1)], [idle], past=None)
     screen = StringIO()
     Console(file=screen, width=120).print(table([row], NOW))
     assert "running, idle" in screen.getvalue()
