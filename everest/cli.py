@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     added = command("doctor", _doctor, "check what this environment has and lacks: GPUs, cluster, S3, MLflow, database")
     added.add_argument("--pull", action="store_true", help="let the cluster pull the image, in a pod that ends at once")
+    added.add_argument("--tell", action="store_true", help="send the webhook a test message")
 
     add_data_commands(command("data", lambda *_: None, "check or make data sets"))
     return parser
@@ -234,7 +235,7 @@ def _doctor(options: argparse.Namespace, rest: list[str]) -> None:
     nothing_left(rest)
     from everest.plugins import load_plugin
 
-    sys.exit(load_plugin("commands", "doctor")(options.pull))
+    sys.exit(load_plugin("commands", "doctor")(options.pull, options.tell))
 
 
 def _figures(options: argparse.Namespace, rest: list[str]) -> None:

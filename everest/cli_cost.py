@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from everest.arguments import overrides
 from everest.config import Experiment
 from everest.errors import UsageError
-from everest.masks import METHODS
+from everest.masks import CLASSIFY_METHODS, METHODS
 from everest.tables import print_table
 
 if TYPE_CHECKING:
@@ -33,12 +33,11 @@ def add_plan_arguments(added: argparse.ArgumentParser) -> None:
 def cost(options: argparse.Namespace, rest: list[str]) -> None:
     changes = overrides(rest)
     given = Experiment.load(options.recipe).override(changes)
+    section, methods = ("mask", METHODS) if given.stage == "pretrain" else ("classify", CLASSIFY_METHODS)
     columns = {options.recipe: given}
     for name in options.against:
         columns[name] = (
-            given.override({f"{'mask' if given.stage == 'pretrain' else 'classify'}.method": name})
-            if name in METHODS
-            else Experiment.load(name).override(changes)
+            given.override({f"{section}.method": name}) if name in methods else Experiment.load(name).override(changes)
         )
     rows = zip(*(_lines(config, _costs(config)) for config in columns.values()), strict=True)
     print_table([["", *columns], *([row[0][0], *(text for _, text in row)] for row in rows)])

@@ -421,9 +421,8 @@ class Experiment(Section):
         path = Path(source)
         if path.suffix not in {".yaml", ".yml"}:
             if str(source) not in recipe_names():
-                raise UsageError(
-                    f"no recipe {str(source)!r}{_did_you_mean(str(source), recipe_names())}; a file ends in .yaml"
-                )
+                said = _did_you_mean(str(source), recipe_names(), f"there are: {', '.join(recipe_names())}")
+                raise UsageError(f"no recipe {str(source)!r}{said}; a file ends in .yaml")
             path = _RECIPES / f"{source}.yaml"
         tree = read_tree(path, f"recipe {source}")
         return cls.parse({"recipe": str(source), **tree})
@@ -498,11 +497,11 @@ def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
+def _did_you_mean(name: str, known: list[str], otherwise: str = "--print-config shows all there are") -> str:
     near = difflib.get_close_matches(name, known, n=1) or [k for k in known if k.endswith(f".{name}")]
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(known)}" if len(known) < 20 else "; --print-config shows all there are"
+    return f"; {otherwise}"
 
 
 def _one_line(error: ValidationError) -> str:

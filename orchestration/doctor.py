@@ -6,7 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from everest.errors import EverestError
+from everest.errors import EverestError, UsageError
 from orchestration.outbox import one_line
 from orchestration.settings import PlatformSettings
 
@@ -32,22 +32,27 @@ class _Unset(EverestError):
     """Nothing is named that could be checked."""
 
 
-def doctor(pull: bool) -> int:
+def doctor(pull: bool, tell: bool) -> int:
     """Prints what ``examine`` finds. Returns the exit code: 1 where something does not work."""
     found = []
-    for finding in examine(PlatformSettings.load(), pull):
+    for finding in examine(PlatformSettings.load(), pull, tell):
         print(f"{finding.verdict.value:2}  {finding.what:12} {finding.said}", flush=True)
         found.append(finding.verdict)
     return int(Verdict.BAD in found)
 
 
-def examine(settings: PlatformSettings, pull: bool = False) -> Iterator[Finding]:
-    """One finding after the other, as they are made."""
+def examine(settings: PlatformSettings, pull: bool = False, tell: bool = False) -> Iterator[Finding]:
+    """One finding after the other, as they are made. ``pull`` an image, ``tell`` the webhook: only who wants that."""
     yield _find("processor", _processor)
     yield from _cluster(settings, pull)
     yield _find("S3", lambda: _s3(settings))
     yield _find("MLflow", lambda: _mlflow(settings))
     yield _find("sweeps", lambda: _studies(settings))
+    yield examine_news(settings, tell)
+
+
+def examine_news(settings: PlatformSettings, tell: bool) -> Finding:
+    return _find("news", lambda: _webhook(settings, tell))
 
 
 def _find(what: str, check: Callable[[], str]) -> Finding:
@@ -192,3 +197,21 @@ def _studies(settings: PlatformSettings) -> str:
     except SQLAlchemyError as error:
         raise EverestError(f"EVEREST_STUDIES = {address!r}: {one_line(error)} (PGPASSWORD, ~/.pgpass)") from None
     return f"{address} answers"
+
+
+def _webhook(settings: PlatformSettings, tell: bool) -> str:
+    from orchestration.webhook import WEBHOOK, News, Webhook
+
+    try:
+        webhook = Webhook.here()
+    except UsageError as error:
+        raise (_Unset if settings.notify_secret and not tell else EverestError)(str(error)) from None
+    if webhook is None:
+        raise _Unset(f"nobody is told how runs go ({WEBHOOK}, or a Secret with it: EVEREST_NOTIFY_SECRET)")
+    if not tell:
+        raise _Unset(f"a webhook is named ({WEBHOOK}); everest doctor --tell sends it a test message")
+    try:
+        webhook.post(News("test", "everest doctor", settings.user, "a test message; news of runs arrive here"))
+    except EverestError as error:
+        raise EverestError(f"the webhook ({WEBHOOK}) does not take a test message: {error}") from None
+    return f"the webhook ({WEBHOOK}) took a test message"

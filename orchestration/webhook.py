@@ -3,11 +3,12 @@
 Its address lets whoever has it speak there: it is said nowhere, not even in errors.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from urllib.parse import urldefrag, urlsplit
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from everest.errors import EverestError, UsageError
 from orchestration.job import Unreachable
@@ -33,6 +34,13 @@ class News:
     link: str = ""  # to a page of it
 
 
+class _Named(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="EVEREST_", env_file=".env", extra="ignore", frozen=True)
+
+    webhook: str = ""
+    notify_secret: str = ""
+
+
 class Refused(EverestError):
     """What answers does not want it, and will not later."""
 
@@ -54,11 +62,13 @@ class Webhook:
 
     @classmethod
     def here(cls) -> "Webhook | None":
-        """The environment's. Raises UsageError."""
-        address = os.environ.get(WEBHOOK)
-        if not address and (secret := os.environ.get("EVEREST_NOTIFY_SECRET")):
-            raise UsageError(f"{WEBHOOK} is not set; the Secret {secret} (EVEREST_NOTIFY_SECRET) should have it")
-        return cls(address) if address else None
+        """The one that the environment or ``.env`` names. Raises UsageError."""
+        named = _Named()
+        if not named.webhook and named.notify_secret:
+            raise UsageError(
+                f"{WEBHOOK} is not set; the Secret {named.notify_secret} (EVEREST_NOTIFY_SECRET) should have it"
+            )
+        return cls(named.webhook) if named.webhook else None
 
     def post(self, news: News) -> None:
         """Raises Unreachable for what may pass, else Refused."""

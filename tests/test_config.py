@@ -104,6 +104,8 @@ def test_a_wrong_recipe_file_is_one_line(tmp_path: Path, text: str, message: str
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(UsageError, match="no recipe 'demo-pretrian'; did you mean 'demo-pretrain'"):
         Experiment.load("demo-pretrian")
+    with pytest.raises(UsageError, match=r"no recipe 'xyz'; there are: clips-pretrain, .*; a file ends in \.yaml"):
+        Experiment.load("xyz")
 
 
 def test_an_experiment_does_not_read_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -133,3 +133,5 @@ def test_costs_of_methods_and_recipes_stand_side_by_side(capsys: pytest.CaptureF
     table = capsys.readouterr().out
     assert table.splitlines()[0].split() == ["demo-pretrain", "tube", "clips-pretrain"]
     assert "G multiply-adds" in table
+    assert command(["cost", "--recipe", "demo-finetune", "--against", "all", "random"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["demo-finetune", "all", "random"]

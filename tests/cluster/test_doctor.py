@@ -22,7 +22,18 @@ def test_all_that_a_platform_has_is_found(platform: Platform) -> None:
     done = platform.everest("doctor", "--pull")
     assert (done.code, done.err) == (0, "")
     found = dict(re.findall(r"^(?:ok|- ) +(\w+) +(.+)$", done.out, re.M))
-    assert list(found) == ["processor", "cluster", "rights", "operator", "GPUs", "image", "S3", "MLflow", "sweeps"]
+    assert list(found) == [
+        "processor",
+        "cluster",
+        "rights",
+        "operator",
+        "GPUs",
+        "image",
+        "S3",
+        "MLflow",
+        "sweeps",
+        "news",
+    ]
     assert found["operator"] == "Kubeflow's training operator, v1.9.3"
     assert found["GPUs"] == "node0 has 16"
     assert "is pulled on node0" in found["image"]

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,7 +19,10 @@ from orchestration.job import JobSpec, LogsMissing, NameInUseError
 from orchestration.local import LocalLauncher
 from orchestration.log import Wanted
 from orchestration.settings import PlatformSettings
+from orchestration.webhook import WEBHOOK
+from tests.conftest import tiny
 from tests.services import HANGS_S, nothing_left_running, until
+from tests.webhook import WebhookServer
 
 pytestmark = pytest.mark.filterwarnings("ignore:subprocess .* still running:ResourceWarning")
 
@@ -67,6 +71,25 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobSpec:
     """Of a run that ends at once, with a line."""
     monkeypatch.setenv("EVEREST_TRACKER", "none")
     return JobSpec(Experiment().override({"name": "job", "data.train": tmp_path / "nowhere.csv"}), group="sweep")
+
+
+def test_whoever_waits_for_jobs_is_told_of_their_ends_with_numbers_or_a_line(
+    tmp_path: Path, spec: JobSpec, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launcher = LocalLauncher(PlatformSettings(work=tmp_path, user="ada"))
+    good = tiny("pretrain", videos, name="good", **{"optim.steps": 1})
+    with WebhookServer() as server:
+        (tmp_path / ".env").write_text(f"{WEBHOOK}={server.address}\n")
+        launcher.submit(JobSpec(good))
+        launcher.submit(replace(spec, group=""))
+        finished, failed = server.hears("finished"), server.hears("failed")
+    numbers = json.loads((tmp_path / "good/result.json").read_text())["metrics"]
+    assert (finished["run"], finished["user"], finished["numbers"]) == ("good", "ada", numbers)
+    assert finished["what"] == f"finished: train/loss {numbers['train/loss']:.4g}"
+    assert failed["run"] == "job"
+    assert failed["what"].startswith(f"failed: {tmp_path}/nowhere.csv does not exist")
+    assert len(server.told) == 2
 
 
 def killed_while_submitting(work: Path, spec: JobSpec, moment: str) -> None:

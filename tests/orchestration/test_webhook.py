@@ -9,7 +9,9 @@ from dataclasses import asdict
 import pytest
 
 from everest.errors import UsageError
+from orchestration.doctor import Finding, Verdict, examine_news
 from orchestration.notifier import Notifier
+from orchestration.settings import PlatformSettings
 from orchestration.webhook import WEBHOOK, News, Webhook
 from tests.services import free_port, until
 from tests.webhook import SECRET, WebhookServer
@@ -110,6 +112,31 @@ def test_news_that_cannot_be_made_are_said_and_the_next_are_told(
         notifier.close()
     assert [told["event"] for told in server.told] == ["finished"]
     assert "something is not told: 'lost'" in caplog.text
+
+
+def test_doctor_tells_a_webhook_only_when_asked_to_and_says_what_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(tell: bool, **settings: str) -> Finding:
+        return examine_news(PlatformSettings(user="ada", **settings), tell)  # type: ignore[arg-type]
+
+    assert found(tell=True).verdict == Verdict.UNSET, "nobody is named"
+    with WebhookServer(200, 404, 503) as server:
+        monkeypatch.setenv(WEBHOOK, server.address)
+        unasked = found(tell=False)
+        assert (unasked.verdict, server.asked) == (Verdict.UNSET, 0)
+        assert "everest doctor --tell" in unasked.said
+        assert found(tell=True).verdict == Verdict.GOOD
+        assert server.told[0]["event"] == "test"
+        assert server.told[0]["text"] == "everest doctor (ada): a test message; news of runs arrive here"
+        for answer in (404, 503):
+            refused = found(tell=True)
+            assert refused.verdict == Verdict.BAD
+            assert refused.said == f"the webhook ({WEBHOOK}) does not take a test message: it answers {answer}"
+    monkeypatch.setenv(WEBHOOK, "nowhere")
+    assert found(tell=False).verdict == Verdict.BAD
+    monkeypatch.delenv(WEBHOOK)
+    monkeypatch.setenv("EVEREST_NOTIFY_SECRET", "slack")
+    assert found(tell=False, notify_secret="slack").verdict == Verdict.UNSET, "jobs have it, this machine need not"
+    assert found(tell=True, notify_secret="slack").verdict == Verdict.BAD
 
 
 def test_a_secret_that_lacks_the_address_is_said_and_no_error(
