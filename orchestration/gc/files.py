@@ -10,7 +10,7 @@ from orchestration.job import RESULT, RUN_POINTER
 from orchestration.log import Piece
 from orchestration.s3 import Entry
 
-_STALL_KEY = re.compile(r"stalls/[\w.-]+\.txt")
+_STALL_KEY = re.compile(r"stalls/[\w.-]+")
 _OWN_KEY = re.compile(rf"starts/\d+\.json|meeting\.json|told\.json|{re.escape(RESULT)}|{re.escape(RUN_POINTER)}")
 
 

@@ -1,13 +1,14 @@
 """What the processes of a rank are doing: Python's stacks where one can still write them, and the kernel's word."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from everest.pulse import FOLDER, STACKS, stacks_of
+from orchestration.pod.spying import spied
 
 _ANSWER_S, _LOOK_S, _SETTLED_S = 5.0, 0.05, 0.3
 
@@ -45,14 +46,18 @@ def _status(pid: int) -> str | None:
 
 
 def stacks(folder: Path, pid: int) -> str:
-    """Of a rank's whole family, those that cannot be asked left out; ``folder`` is what they have been given."""
-    asked = [process for process in family(pid) if stacks_of(folder, process.pid).exists()]
+    """Of a rank's whole family, where it can be said of them; ``folder`` is what they have been given."""
+    processes = family(pid)
+    asked = [process for process in processes if stacks_of(folder, process.pid).exists()]
     before = {process.pid: stacks_of(folder, process.pid).stat().st_size for process in asked}
     for process in asked:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(STACKS)
     _wait(folder, {pid: size for pid, size in before.items() if not is_stopped(pid)})
-    return "\n".join(line for process in asked for line in _said(folder, process.pid))
+    own = {each: _written(stacks_of(folder, each), before[each]) for each in before}
+    seen = spied(each.pid for each in processes if not own.get(each.pid))
+    lines = ((each, own.get(each.pid) or seen.get(each.pid)) for each in processes)
+    return "\n".join(line for each, found in lines if found or each in asked for line in _said(folder, each.pid, found))
 
 
 def _wait(folder: Path, before: dict[int, int]) -> None:
@@ -67,10 +72,16 @@ def _wait(folder: Path, before: dict[int, int]) -> None:
             return
 
 
-def _said(folder: Path, pid: int) -> Iterator[str]:
-    what, *lines = stacks_of(folder, pid).read_text(errors="replace").splitlines()
+def _written(file: Path, before: int) -> list[str]:
+    """Lines, since it had so many bytes."""
+    return file.read_bytes()[before:].decode(errors="replace").splitlines()
+
+
+def _said(folder: Path, pid: int, found: Sequence[str] | None) -> Iterator[str]:
+    file = stacks_of(folder, pid)
+    what = file.read_text(errors="replace").partition("\n")[0] if file.exists() else "another process"
     yield f"{what}, pid {pid}: {_state(pid)}"
-    yield from (f"  {line}" for line in lines or ["it does not answer"])
+    yield from (f"  {line}" for line in found or ["it does not answer"])
 
 
 def _state(pid: int) -> str:

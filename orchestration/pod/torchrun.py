@@ -23,13 +23,14 @@ from pathlib import Path
 import psutil
 
 from everest.errors import EverestError, Unfit, UsageError
-from everest.files import write_text
+from everest.files import whole_file, write_text
 from everest.leave import leave
 from everest.progress import start_logging
 from everest.pulse import FOLDER, pulse_here
 from orchestration.job import AGAIN, EXIT_CODE, FAULTY, PROCESS
 from orchestration.pod.news import JobNews, LocalFacts, last_line
 from orchestration.pod.output import Output
+from orchestration.pod.recorder import recording
 from orchestration.pod.secrets import hiding, named
 from orchestration.pod.standstill import Bounds
 from orchestration.pod.watching import Watch
@@ -103,7 +104,7 @@ def _noting(notes: str, entry: Callable[..., int], *arguments: str) -> None:
     says = os.open(Path(notes) / f"{_SAYS}{os.environ['LOCAL_RANK']}", os.O_WRONLY)
     for descriptor in (1, 2):
         os.dup2(says, descriptor)
-    os.environ[FOLDER] = notes
+    os.environ |= {FOLDER: notes, **recording(Path(notes))}
     pulse_here()
     try:
         code = entry(*arguments)
@@ -118,7 +119,7 @@ def _noting(notes: str, entry: Callable[..., int], *arguments: str) -> None:
 def alone(command: Sequence[str], output: Output, watch: Watch) -> int:
     """One process needs no torchrun: the same exit codes and the same lines, without a second start of torch."""
     with tempfile.TemporaryDirectory() as notes, watch.over(Path(notes)) as stalled:
-        there = {**os.environ, FOLDER: notes}
+        there = {**os.environ, FOLDER: notes, **recording(Path(notes))}
         child = subprocess.Popen(
             [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=there
         )
@@ -151,8 +152,9 @@ def run_everest(*arguments: str) -> int:
         return int(ended.code or 0)
 
 
-def _keep(folder: Path, name: str, text: str) -> None:
-    write_text(folder / name, text)
+def _keep(folder: Path, name: str, content: bytes) -> None:
+    with whole_file(folder / name) as temporary:
+        temporary.write_bytes(content)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import psutil
 from everest.errors import EverestError
 from everest.machine import node
 from everest.pulse import Beat, pulses
+from orchestration.pod import recorder
 from orchestration.pod.member import END
 from orchestration.pod.rounds import BROKEN_S
 from orchestration.pod.stacks import end_what_is_left, ended, family, is_stopped, stacks
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 
-Keep = Callable[[str, str], None]  # a text under a name, beside the run's checkpoints
+Keep = Callable[[str, bytes], None]  # under a name, beside the run's checkpoints
 
 
 class Watch:
@@ -50,6 +51,7 @@ class Watch:
             done.set()
             thread.join()
             end_what_is_left(folder)
+            self._keep_traces(folder)
             if len(self.stalls) > before:
                 log.error("%s", self.stalls[-1].line)
 
@@ -83,20 +85,32 @@ class Watch:
         found = {rank: stacks(folder, beat.pid) for rank, beat in sorted(beats.items())}
         for rank, said in found.items():
             print(*(f"[rank {rank}] {line}" for line in said.splitlines()), sep="\n", file=sys.stderr, flush=True)
+        recorder.ask(folder, beats)
         for rank in stall.ranks:
             for process in families[rank]:
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
-        self._keep_safely(stall, "\n\n".join([stall.line, *(f"rank {rank}\n{said}" for rank, said in found.items())]))
+        text = "\n\n".join([stall.line, *(f"rank {rank}\n{said}" for rank, said in found.items())])
+        self._keep_safely(f"step-{stall.step:08d}-rank-{stall.ranks[0]}-{_now()}.txt", f"{text}\n".encode())
         if not done.wait(BROKEN_S):
             for process, *_ in families.values():
                 with suppress(psutil.NoSuchProcess):
                     process.send_signal(END)
 
-    def _keep_safely(self, stall: Stall, text: str) -> None:
-        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-        name = f"stalls/step-{stall.step:08d}-rank-{stall.ranks[0]}-{now}.txt"
+    def _keep_traces(self, folder: Path) -> None:
+        """NCCL's, also where it was NCCL that ended a process: a collective had exceeded its time."""
+        if traces := recorder.traces(folder):
+            names = f"nccl-{_now()}-"
+            for rank, trace in traces.items():
+                self._keep_safely(f"{names}{rank}", trace)
+            log.error("the last collectives of the ranks %s are in stalls/%s…", ", ".join(map(str, traces)), names)
+
+    def _keep_safely(self, name: str, content: bytes) -> None:
         try:
-            self._keep(name, text + "\n")
+            self._keep(f"stalls/{name}", content)
         except Exception as error:  # whatever a store says, the run is to go on
-            log.warning("%s could not be kept: %s", name, error)
+            log.warning("stalls/%s could not be kept: %s", name, error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

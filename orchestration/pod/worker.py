@@ -144,10 +144,10 @@ def _work(output: Output, news: JobNews) -> int:
         _begin(output)
 
 
-def _keep(settings: PlatformSettings, run: str, name: str, text: str) -> None:
+def _keep(settings: PlatformSettings, run: str, name: str, content: bytes) -> None:
     """In S3, where it answers: nothing waits for that."""
     with closing(S3Store(settings, run)) as store:
-        store.write(name, text.encode())
+        store.write(name, content)
 
 
 def _end(signum: int, _: object) -> NoReturn:

@@ -34,6 +34,10 @@ waits_for_its_worker()
 """
 
 
+#: Whether py-spy is installed, which is nothing that is needed.
+PY_SPY = Path(sys.executable).with_name("py-spy").exists()
+
+
 @pytest.fixture
 def parent(tmp_path: Path) -> Iterator["subprocess.Popen[bytes]"]:
     process = subprocess.Popen([sys.executable, "-c", _PARENT], env={**os.environ, FOLDER: str(tmp_path), "RANK": "3"})
@@ -54,8 +58,17 @@ def test_stacks_of_a_process_and_of_what_it_has_started(parent: "subprocess.Pope
     assert f"training process, pid {parent.pid}: S (sleeping)" in said
     assert "waits_for_its_worker" in said
     parent.send_signal(signal.SIGSTOP)
-    said = stacks(tmp_path, parent.pid)
+    said, of_child = stacks(tmp_path, parent.pid).split("decoding worker")
     assert f"training process, pid {parent.pid}: T (stopped)" in said
+    assert "decodes_for_ever" in of_child
+    assert ("waits_for_its_worker" if PY_SPY else "it does not answer") in said
+
+
+def test_of_what_cannot_be_asked_others_say_what_they_see(parent: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
+    _, worker = family(parent.pid)
+    (tmp_path / f"stacks-{worker.pid}").unlink()
+    until(lambda: not PY_SPY or "decodes_for_ever" in stacks(tmp_path, parent.pid), "the child to have begun")
+    assert ("another process, pid" in stacks(tmp_path, parent.pid)) == PY_SPY
 
 
 def test_who_is_left_of_a_process_that_was_killed_is_ended_and_nobody_else(

@@ -145,9 +145,10 @@ def test_a_single_process_of_this_machine_that_stands_still_is_ended_so_that_its
 ) -> None:
     monkeypatch.setenv("EVEREST_NODE", NODE)
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    kept: dict[str, str] = {}
+    kept: dict[str, bytes] = {}
     assert alone(["-c", _LOOPS], Output(), Watch(Bounds(steps=1, least_s=2, slow_s=600), kept.__setitem__)) == AGAIN
-    (report,) = kept.values()
+    (content,) = kept.values()
+    report = content.decode()
     assert re.match(rf"rank 0 on {NODE} stands still: in step 2, forward, for \d s", report)
     assert "goes_round_and_round" in report
     assert caplog.messages == [report.splitlines()[0]] * 2
