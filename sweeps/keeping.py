@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KEEP_BEST = 10  # unless somebody says otherwise
-_APART_S = 60.0  # between looks, each at all the runs there are
+_APART_S = 300.0  # between looks, each at all the runs there are
 
 
 class Keeping:
@@ -107,5 +107,5 @@ class Keeping:
                 removed, size = removed + 1, size + (verdict.run.sizes["checkpoints"] or 0)
         self._settled = self._may_go(sweep) - later
         if removed:
-            said = "%s: %d trials that are not among the %d best have no checkpoints any more, %s"
-            log.info(said, name, removed, self._best, shown_bytes(size))
+            said = "%s: checkpoints removed of trials that are not among the best %d: %d of them, %s"
+            log.info(said, name, self._best, removed, shown_bytes(size))
