@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 export EVEREST_WORK := $(WORK)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo submit sweep test test-long check image install ui bench bench-data docs lock clean
+.PHONY: help setup demo submit sweep test test-trainjob test-long check image install ui bench bench-data docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ PARALLEL ?= 1
 test: check ## every check and test; PARALLEL_TESTS=2 processes
 	$(BIN)/pytest --numprocesses $(PARALLEL_TESTS) --dist loadgroup
 PARALLEL_TESTS ?= 2
+
+test-trainjob: $(READY) ## tests of a cluster once more, with TrainJobs
+	EVEREST_TEST_OPERATOR=trainjob $(BIN)/pytest tests/cluster
 
 test-long: $(READY) ## tests that take many minutes
 	$(BIN)/pytest -m long

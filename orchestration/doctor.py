@@ -90,7 +90,7 @@ def _cluster(settings: PlatformSettings, pull: bool) -> Iterator[Finding]:
         yield Finding(Verdict.BAD, "cluster", str(error))
         return
     yield _find("rights", lambda: _rights(cluster))
-    yield _find("operator", lambda: f"Kubeflow's training operator, {cluster.operator()}")
+    yield _find("operator", cluster.operator)
     yield _find("GPUs", lambda: _gpus(cluster, settings))
     yield _find("image", lambda: _image(cluster, settings, pull))
 

@@ -4,7 +4,7 @@ import getpass
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
@@ -149,6 +149,11 @@ class PlatformSettings(BaseSettings):
     data: str | None = Field(None, description="volume of videos: pvc:NAME, or a path of the node; None: none")
     data_mount: Annotated[str, matching("/.*", "must begin with /")] = Field(
         "/data", description="where the pod finds that volume, read-only"
+    )
+    operator: Literal["auto", "pytorchjob", "trainjob"] = Field(
+        "auto",
+        description="what makes the pods of a job: pytorchjob (Kubeflow's training operator), trainjob (Kubeflow "
+        "Trainer); auto: what the cluster has, the first where it has both",
     )
     priority_class: Name | None = None
     queue: Name | None = Field(None, description="Kueue's LocalQueue")

@@ -12,6 +12,8 @@ from everest.data.synthetic import synthesize
 from tests.cluster.platform import HOST, S3_FOR_PODS, Platform, host_pod_patch
 from tests.services import BUCKET, KEYS, S3, MlflowServer, answers, postgres
 
+OPERATOR = os.environ.get("EVEREST_TEST_OPERATOR", "")  # pytorchjob or trainjob; else as the platform chooses
+
 
 @pytest.fixture(scope="session")
 def kubeconfig() -> str:
@@ -64,6 +66,7 @@ def platform(kubeconfig: str, videos: Path, tmp_path_factory: pytest.TempPathFac
             "EVEREST_S3_SECRET": "s3",
             "EVEREST_MLFLOW_URI": mlflow.address,
             "EVEREST_WORK": str(folder / "work"),
+            **({"EVEREST_OPERATOR": OPERATOR} if OPERATOR else {}),
         }
         made = Platform(environment, namespace, mlflow, prefix)
         subprocess.run(["kubectl", "create", "namespace", namespace], env=environment, check=True, capture_output=True)

@@ -14,7 +14,8 @@ from kubernetes.client.exceptions import ApiException
 from everest.errors import EverestError
 from orchestration.cluster.diagnosis import NO_IMAGE
 from orchestration.cluster.errors import answered, configured
-from orchestration.cluster.manifest import PYTORCHJOBS
+from orchestration.cluster.jobs import OPERATORS, Jobs
+from orchestration.cluster.operator import Operator
 from orchestration.cluster.rights import NEEDED
 from orchestration.settings import PlatformSettings
 
@@ -29,6 +30,7 @@ class Cluster:
         self.settings, self.namespace = settings, settings.namespace
         config.load_kube_config(context=settings.context)
         self._core = k8s.CoreV1Api()
+        self._jobs = Jobs(k8s.CustomObjectsApi(), self.namespace, settings.operator)
 
     @answered
     def version(self) -> str:
@@ -38,8 +40,11 @@ class Cluster:
     def forbidden(self) -> list[str]:
         """What one may not do of what is needed."""
         reviews = k8s.AuthorizationV1Api()
+        absent = {each.group for each in OPERATORS} - {each.group for each in self._jobs.operators}
         found = []
         for (group, resource), verbs in NEEDED.items():
+            if group in absent:
+                continue
             kind, _, sub = resource.partition("/")
             for verb in verbs:
                 asked = k8s.V1ResourceAttributes(
@@ -53,15 +58,17 @@ class Cluster:
 
     @answered
     def operator(self) -> str:
-        """The training operator's version, as far as one may see it. Raises EverestError where there is none."""
-        k8s.CustomObjectsApi().list_namespaced_custom_object(*PYTORCHJOBS, self.namespace, "pytorchjobs", limit=1)
+        """What makes the pods of new jobs, and its version, as far as one may see it. Raises EverestError where there
+        is none."""
+        first, *others = self._jobs.operators
         try:
-            deployments = k8s.AppsV1Api().list_deployment_for_all_namespaces().items
+            version = operator_among(k8s.AppsV1Api().list_deployment_for_all_namespaces().items, self.namespace, first)
         except ApiException as error:
-            if error.status == 403:
-                return "version unknown (one may not see deployments)"
-            raise
-        return operator_among(deployments, self.namespace)
+            if error.status != 403:
+                raise
+            version = "version unknown (one may not see deployments)"
+        beside = "".join(f"; {each.named} is there too" for each in others)
+        return f"{first.named}, {version}{beside}"
 
     @answered
     def gpus(self) -> dict[str, int]:
@@ -136,12 +143,12 @@ class Cluster:
         )
 
 
-def operator_among(deployments: Iterable[Any], namespace: str) -> str:
-    """The training operator's version. Raises EverestError where no replica of it is ready or it looks elsewhere."""
+def operator_among(deployments: Iterable[Any], namespace: str, operator: Operator) -> str:
+    """The operator's version. Raises EverestError where no replica of it is ready or it looks elsewhere."""
     asleep: list[str] = []
     for each in deployments:
         for container in each.spec.template.spec.containers:
-            version = re.search(r"training-operator[^:@/]*[:@](.+)", container.image or "")
+            version = re.search(rf"{operator.image}[:@](?P<version>.+)", container.image or "")
             if version is None:
                 continue
             words = [*(container.command or []), *(container.args or [])]
@@ -151,7 +158,7 @@ def operator_among(deployments: Iterable[Any], namespace: str) -> str:
             elif not (each.status and each.status.ready_replicas):
                 asleep.append(f"{_named(each)} has no ready replica, so that nobody takes jobs up; kubectl describe it")
             else:
-                return version[1]
+                return version["version"]
     if asleep:
         raise EverestError("; ".join(asleep))
     return "version unknown (its deployment is not in this cluster)"

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from orchestration.cluster.operator import Operator, Shape
 from orchestration.job import UNFIT
 
 _MOUNTING = _TAKEN_UP = timedelta(seconds=20)
 _MEMORY = "OOMKilled"
 _EVICTED = {"Evicted", "Preempting", "TaintManagerEviction", "NodeLost", "DeletionByTaintManager", "PodGC"}
-#: As the training operator tells of a container that ended, whose pod it removes.
+#: As the operator of PyTorchJobs tells of a container that ended, whose pod it removes.
 _ENDED = re.compile(r"Error pod (?P<pod>\S+) container \S+ exitCode: (?P<code>-?\d+)")
 NO_IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 
@@ -50,21 +51,18 @@ def diagnose(
     return _not_created(events)
 
 
-def not_taken_up(job: Any, pods: Sequence[Any], now: datetime) -> Diagnosis | None:
-    """Whether the training operator seems not to look after a pending job; ``job`` is as the API server has it."""
+def not_taken_up(operator: Operator, job: Any, pods: Sequence[Any], now: datetime) -> Diagnosis | None:
+    """Whether its operator seems not to look after a pending job; ``job`` is as the API server has it."""
     waited = now - datetime.fromisoformat(job["metadata"]["creationTimestamp"])
-    if waited < _TAKEN_UP or pods:
+    if waited < _TAKEN_UP or pods or operator.had_pods(job):
         return None
-    conditions = job.get("status", {}).get("conditions") or []
-    if any(each["type"] != "Created" for each in conditions):  # it had pods before
-        return None
-    if conditions:
+    if operator.taken_up(job):
         return Diagnosis(
-            f"no pods were made for it in {waited.total_seconds():.0f} s; the training operator's log says why", False
+            f"no pods were made for it in {waited.total_seconds():.0f} s; the log of {operator.named} says why", False
         )
     return Diagnosis(
-        f"nobody has taken it up in {waited.total_seconds():.0f} s: does Kubeflow's training operator run, and look "
-        f"after {job['metadata']['namespace']}? (everest doctor)",
+        f"nobody has taken it up in {waited.total_seconds():.0f} s: does {operator.named} run, and look after "
+        f"{job['metadata']['namespace']}? (everest doctor)",
         False,
     )
 
@@ -84,12 +82,9 @@ class Crew(NamedTuple):
         return f"{self.running} of {self.most} pods run" if self.running < self.most else ""
 
 
-def crew(job: Any, pods: Iterable[Any]) -> Crew:
-    """``job`` is as the API server has it."""
-    most = job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"]
-    least = job["spec"].get("elasticPolicy", {}).get("minReplicas", most)
+def crew(shape: Shape, pods: Iterable[Any]) -> Crew:
     there = [each for each in pods if each.status.phase in {"Running", "Succeeded"}]
-    return Crew(len([each for each in there if not each.metadata.deletion_timestamp]), least, most)
+    return Crew(len([each for each in there if not each.metadata.deletion_timestamp]), shape.least, shape.most)
 
 
 def ending(pods: Iterable[Any], events: Iterable[Any]) -> Ending | None:

@@ -93,7 +93,7 @@ def _api_said(error: ApiException) -> EverestError:
     message = (re.search(r'"message":"((?:[^"\\]|\\.)*)"', body) or ["", body])[1].replace('\\"', '"')
     message = " ".join(message.split())[:600]
     if error.status == 404 and "page not found" in body:
-        return EverestError("the cluster knows no PyTorchJobs; its training operator (Kubeflow) is not installed")
+        return EverestError("the cluster knows no such jobs: what makes their pods (EVEREST_OPERATOR) is not installed")
     if error.status == 401:
         return EverestError("the cluster does not know who you are; renew the login of this kubeconfig context")
     if error.status == 403:

@@ -1,17 +1,18 @@
-"""Jobs of a cluster, followed by one watch, however many there are."""
+"""Jobs of a cluster, followed by one watch an operator, however many there are."""
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from kubernetes.client.exceptions import ApiException
 from kubernetes.watch import Watch
 from urllib3.exceptions import HTTPError
 
 from orchestration.cluster.errors import answered
-from orchestration.cluster.manifest import PYTORCHJOBS
+from orchestration.cluster.jobs import Jobs, state_of
+from orchestration.cluster.operator import Operator
 from orchestration.job import State
 
 log = logging.getLogger(__name__)
@@ -22,40 +23,37 @@ _WATCH_S = 300  # a watch that got lost unnoticed lasts no longer
 
 
 class WatchedJobs:
-    """PyTorchJobs by label: listed once, then told by the API server, in a thread of its own."""
+    """Jobs by label: listed once, then told by the API server, in threads of their own."""
 
-    def __init__(self, api: Any, namespace: str, selector: str, state_of: Callable[[Any], State]) -> None:
-        self._api, self._where, self._state_of = api, (*PYTORCHJOBS, namespace, "pytorchjobs"), state_of
-        self._selector = selector
-        self._states: dict[str, State] = {}
+    def __init__(self, jobs: Jobs, namespace: str, selector: str) -> None:
+        self._jobs, self._api, self._namespace, self._selector = jobs, jobs.api, namespace, selector
+        self._states: dict[str, dict[str, State]] = {}  # by operator
         self._lock = threading.Lock()
         self._changed, self._closing = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="job watch", daemon=True)
 
     @answered
     def __enter__(self) -> Self:
-        self._version: str | None = self._list()
-        self._thread.start()
+        for operator in self._jobs.operators:
+            version = self._list(operator)
+            threading.Thread(target=self._work, args=(operator, version), name="job watch", daemon=True).start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._closing.set()  # the thread may wait for the server's next word; nobody waits for it
+        self._closing.set()  # a thread may wait for the server's next word; nobody waits for it
 
     def states(self) -> Mapping[str, State]:
         with self._lock:
-            return dict(self._states)
+            return {name: state for states in self._states.values() for name, state in states.items()}
 
     def wait(self, seconds: float) -> None:
         self._changed.wait(seconds)
         self._changed.clear()
 
-    def _work(self) -> None:
+    def _work(self, operator: Operator, version: str | None) -> None:
         away = False
         while not self._closing.is_set():
             try:
-                if self._version is None:
-                    self._version = self._list()
-                self._watch(self._version)
+                version = self._watch(operator, version or self._list(operator))
                 away = False
             except (ApiException, HTTPError, OSError) as error:
                 if not isinstance(error, ApiException) or error.status != _GONE:
@@ -65,32 +63,35 @@ class WatchedJobs:
                         )
                     away = True
                     self._closing.wait(_PAUSE_S)
-                self._version = None
+                version = None
 
-    def _list(self) -> str:
-        found = self._api.list_namespaced_custom_object(*self._where, label_selector=self._selector)
+    def _list(self, operator: Operator) -> str:
+        found = self._api.list_namespaced_custom_object(*operator.where(self._namespace), label_selector=self._selector)
         with self._lock:
-            self._states = {job["metadata"]["name"]: self._state_of(job) for job in found["items"]}
+            self._states[operator.kind] = {job["metadata"]["name"]: state_of(job) for job in found["items"]}
         self._changed.set()
         return str(found["metadata"]["resourceVersion"])
 
-    def _watch(self, version: str) -> None:
+    def _watch(self, operator: Operator, version: str) -> str:
+        """The last version that it has seen."""
         events = Watch().stream(
-            self._api.list_namespaced_custom_object, *self._where, label_selector=self._selector,
+            self._api.list_namespaced_custom_object, *operator.where(self._namespace), label_selector=self._selector,
             resource_version=version, timeout_seconds=_WATCH_S, _request_timeout=(10, _WATCH_S + 10),
         )  # fmt: skip
         for event in events:
             if self._closing.is_set():
-                return
+                break
             job = event["raw_object"]
             name = job["metadata"]["name"]
             with self._lock:
-                before = self._states.get(name)
+                states = self._states[operator.kind]
+                before = states.get(name)
                 if event["type"] == "DELETED":
-                    self._states.pop(name, None)
+                    states.pop(name, None)
                 else:
-                    self._states[name] = self._state_of(job)
-                news = self._states.get(name) != before
-            self._version = str(job["metadata"]["resourceVersion"])
+                    states[name] = state_of(job)
+                news = states.get(name) != before
             if news:
                 self._changed.set()
+            version = str(job["metadata"]["resourceVersion"])
+        return version

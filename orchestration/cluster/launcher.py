@@ -1,10 +1,10 @@
-"""Jobs as PyTorchJobs of a cluster: the only module that talks to Kubernetes."""
+"""Jobs of a cluster."""
 
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,9 +17,11 @@ from orchestration.cluster.batch import BatchJobs
 from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, not_taken_up
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
+from orchestration.cluster.jobs import OPERATORS, Jobs, operator_of, state_of
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import CODE_DIGEST, GROUP, LABELS, OURS, PYTORCHJOBS, USER, away_from, manifest
-from orchestration.cluster.pods import CONTAINER, to_yaml
+from orchestration.cluster.manifest import CODE_DIGEST, GROUP, USER, Manifest, manifest
+from orchestration.cluster.operator import Operator
+from orchestration.cluster.pods import to_yaml
 from orchestration.cluster.shell import PodFolder
 from orchestration.cluster.submission import Submissions
 from orchestration.cluster.tending import Tending
@@ -30,24 +32,15 @@ from orchestration.job import (
     JobStatus,
     NameInUseError,
     Needs,
-    State,
     UnknownJobError,
+    Unreachable,
     require_rank,
 )
 from orchestration.kept_log import kept_log
 from orchestration.log import EVERYTHING, Wanted
 from orchestration.settings import PlatformSettings
 
-_JOB_LABEL = "training.kubeflow.org/job-name"
-_STATES: dict[str, State] = {
-    "Created": "pending",
-    "Running": "running",
-    "Restarting": "restarting",
-    "Suspended": "suspended",
-    "Succeeded": "succeeded",
-    "Failed": "failed",
-}
-_FIRST_PODS = timedelta(seconds=15)  # after a job's start all its first pods are there
+log = logging.getLogger(__name__)
 
 
 class KubernetesLauncher:
@@ -55,37 +48,43 @@ class KubernetesLauncher:
     def __init__(self, settings: PlatformSettings) -> None:
         self.settings, self.namespace = settings, settings.namespace
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        self._training = TrainingClient(context=settings.context, namespace=settings.namespace)
-        self._core = self._training.core_api
-        self._custom = self._training.custom_api
+        training = TrainingClient(context=settings.context, namespace=settings.namespace)
+        self._core = training.core_api
+        self._jobs = Jobs(training.custom_api, self.namespace, settings.operator)
         self.batch = BatchJobs(self._core, self.namespace)
-        self._submissions = Submissions(self._training, self.namespace, self._job, state_of)
+        self._submissions = Submissions(self._core, self.namespace, self._jobs)
         self._bucket_found = False  # asked for once, however many jobs follow
 
     def dry_run(self, spec: JobSpec) -> str:
-        return to_yaml(*manifest(spec, self.settings))
+        try:
+            operator = self._jobs.operators[0]
+        except Unreachable as error:
+            operator = OPERATORS[0]
+            log.warning("%s; shown is what %s would get (EVEREST_OPERATOR)", error, operator.named)
+        made = manifest(spec, self.settings, operator)
+        return to_yaml(*made.needed, made.job, made.config)
 
     def check(self, spec: JobSpec) -> None:
         self._checked(spec)
 
     @answered
     def submit(self, spec: JobSpec) -> None:
-        self._submissions.submit(*self._checked(spec), self.settings.grace_s)
+        self._submissions.submit(self._checked(spec), self.settings.grace_s)
 
     @answered
     def mend(self, spec: JobSpec) -> None:
-        self._submissions.mend(manifest(spec, self.settings)[1])
+        self._submissions.mend(self._made(spec).config)
 
     @answered
     def status(self, name: str) -> JobStatus:
-        return self._status(self._job(name))
+        return self._status(self._jobs.get(name))
 
     @answered
     def list(self) -> Sequence[JobStatus]:
-        return sorted(map(self._status, self._jobs()), key=lambda status: status.created, reverse=True)
+        return sorted(map(self._status, self._jobs.all()), key=lambda status: status.created, reverse=True)
 
     def follow(self, group: str) -> AbstractContextManager[Following]:
-        return WatchedJobs(self._custom, self.namespace, f"{GROUP}={group}", state_of)
+        return WatchedJobs(self._jobs, self.namespace, f"{GROUP}={group}")
 
     def weights_of(self, name: str) -> Path:
         return Path("work") / name  # where the pod puts them
@@ -97,7 +96,7 @@ class KubernetesLauncher:
     def needs(self) -> Mapping[str, Needs]:
         """Raises EverestError where a job's experiment is gone, and nobody knows."""
         found = self.batch.needs()
-        for job in self._jobs():
+        for job in self._jobs.all():
             name, noted = job["metadata"]["name"], job["metadata"].get("annotations", {})
             if state_of(job) != "succeeded" and (tree := self._submissions.experiment(name)) is not None:
                 found[name] = Needs([tree["init"]] if tree.get("init") else [], noted.get(CODE_DIGEST, ""))
@@ -114,66 +113,79 @@ class KubernetesLauncher:
 
     def tend(self) -> NoReturn:
         """Until it is ended. Raises EverestError where it may not."""
-        answered(Tending(self._core, self.namespace, self.avoid).forever)()
+        answered(Tending(self._core, self.namespace, self.avoid, self.clear).forever)()
 
     def avoid(self, name: str, node: str) -> bool:
         """Keeps the job's pods from that node, from the next one on. False where they are already, or it is gone."""
         try:
-            job = self._job(name)
+            job = self._jobs.get(name)
         except (UnknownJobError, NameInUseError):
             return False
         if node in avoided_by(job["metadata"].get("annotations")):
             return False
-        self._submissions.patch(job, away_from(job, node))
+        operator_of(job).keep_away(self._jobs.api, job, node)
         return True
+
+    def clear(self) -> Sequence[str]:
+        """Removes jobs that ended long ago, where nobody else does; their names."""
+        over = [job for job in self._jobs.all() if operator_of(job).outlived(job, datetime.now(UTC))]
+        for job in over:
+            self._jobs.delete(job)
+        return [job["metadata"]["name"] for job in over]
 
     @answered
     def cancel(self, name: str) -> None:
-        self._submissions.delete(self._job(name))
+        self._jobs.delete(self._jobs.get(name))
 
     @answered
     def pod_of(self, name: str, rank: int) -> str:
         """The pod that a process is in. Raises UsageError where the job has no such process, or nobody can say."""
-        pods, processes, elastic = _crew_of(name, self._job(name)["spec"])
-        require_rank(name, rank, processes * len(pods))
-        if elastic and len(pods) > 1:
+        job = self._jobs.get(name)
+        operator = operator_of(job)
+        places, processes, elastic = _places(operator, job)
+        require_rank(name, rank, processes * len(places))
+        if elastic and len(places) > 1:
             raise UsageError(
                 f"--rank {rank}: ranks of an elastic job move from pod to pod; its log says where each is, and kubectl "
-                f"-n {self.namespace} exec -it {pods[0]} -- bash opens one"
+                f"-n {self.namespace} exec -it {places[0]} -- bash opens one"
             )
-        return pods[rank // processes]
+        return str(operator.pod(self._core, self.namespace, places[rank // processes]).metadata.name)
 
     def logs(
         self, name: str, wanted: Wanted = EVERYTHING, follow: bool = False, last: int | None = None
     ) -> Iterator[str]:
         try:
-            spec = self._job(name)["spec"]
+            job = self._jobs.get(name)
         except UnknownJobError:
             if last is not None or not (kept := kept_log(self.settings, name)).pieces:
                 raise
             yield from kept.whole(wanted)
             return
-        pods, processes, elastic = _crew_of(name, spec)
-        require_rank(name, wanted.rank, processes * len(pods))
-        asked = pods  # an elastic job's ranks may be in any pod
+        operator = operator_of(job)
+        places, processes, elastic = _places(operator, job)
+        require_rank(name, wanted.rank, processes * len(places))
+        asked = places  # an elastic job's ranks may be in any pod
         if wanted.rank is not None and not elastic:
-            asked = [pods[wanted.rank // processes]]
-        logs = PodLogs(self._core, self.namespace, CONTAINER, lambda: not follow or self._ended(name))
+            asked = [places[wanted.rank // processes]]
+        logs = PodLogs(self._core, self.namespace, operator, lambda: not follow or self._ended(name))
         said = logs.lines(asked, follow, last, some_may_lack=elastic)
-        lines = (each.line(pods.index(each.pod)) for each in said)
+        lines = (each.line(places.index(each.place)) for each in said)
         if last is not None:
             yield from (line.text for line in lines if wanted.rank in {None, line.rank} and not line.begins)
             return
         kept = kept_log(self.settings, name)
-        needed = set() if elastic else {pods.index(pod) for pod in asked}
+        needed = set() if elastic else {places.index(place) for place in asked}
         show = kept.followed if follow else kept.whole
         yield from show(wanted, lines, lambda heard: bool(heard) and needed <= heard)
 
-    def _checked(self, spec: JobSpec) -> tuple[Any, Any]:
-        """The job and its ConfigMap, where pods could do something with them."""
+    def _made(self, spec: JobSpec) -> Manifest:
+        return manifest(spec, self.settings, self._jobs.operators[0])
+
+    def _checked(self, spec: JobSpec) -> Manifest:
+        """Where pods could do something with it."""
         from orchestration.s3_checks import require_bucket
 
-        made = manifest(spec, self.settings)
+        made = self._made(spec)
         if not self._bucket_found:
             require_bucket(self.settings)
             self._bucket_found = True
@@ -181,29 +193,33 @@ class KubernetesLauncher:
 
     def _ended(self, name: str) -> bool:
         try:
-            return state_of(self._job(name)) in ENDED
+            return state_of(self._jobs.get(name)) in ENDED
         except UnknownJobError:
             return True
 
     def _status(self, job: Any) -> JobStatus:
-        name, state = job["metadata"]["name"], state_of(job)
-        pods = self._pods(name)
+        name, operator = job["metadata"]["name"], operator_of(job)
+        state = operator.state_of(job)
+        all_pods = self._pods(operator, name)
+        pods, replaced = operator.team(job, all_pods)
         created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
-        replaced, team = _replaced(job, pods), crew(job, pods)
+        team = crew(operator.shape(job), pods)
         lack = team.lack if state == "running" else ""
         if lack and team.running < team.least:
-            state = "restarting" if replaced else "pending"
+            state = "pending"
+        if state == "pending" and replaced:
+            state = "restarting"
         found, end = None, None
         if lack or state in {"pending", "restarting", "failed"}:
-            events, now = self._events(name, created), datetime.now(UTC)
+            events, now = self._events(operator.told_of(name), created), datetime.now(UTC)
             end = ending(pods, events)
             if state != "failed":
                 gpu = self.settings.gpu_resource
-                found = diagnose(pods, events, self._capacity(), now, gpu) or not_taken_up(job, pods, now)
+                found = diagnose(pods, events, self._capacity(), now, gpu) or not_taken_up(operator, job, pods, now)
         reason = found.reason if found else end.reason if end and not lack else ""
         reason = "; ".join(filter(None, (lack, reason)))
         if state == "failed" and not reason:
-            reason = _last_condition(job)["message"]
+            reason = operator.said(job)
         if state == "suspended":
             reason = f"waits in the queue {self.settings.queue}" if self.settings.queue else "suspended"
         running = [each for pod in pods for each in pod.status.container_statuses or [] if each.image_id]
@@ -211,8 +227,8 @@ class KubernetesLauncher:
             name=name,
             state=state,
             created=created.astimezone(UTC),
-            started=_time_of("Running", job),
-            ended=_time_of("Succeeded", job) or _time_of("Failed", job),
+            started=operator.started(job, all_pods),
+            ended=operator.ended(job),
             reason=reason,
             replaced=replaced,
             user=job["metadata"].get("annotations", {}).get(USER, ""),
@@ -224,9 +240,8 @@ class KubernetesLauncher:
             avoids=tuple(avoided_by(job["metadata"].get("annotations"))),
         )
 
-    def _events(self, name: str, created: datetime) -> Sequence[Any]:
+    def _events(self, ours: re.Pattern[str], created: datetime) -> Sequence[Any]:
         """Of this job and its pods, and of none that had the name before."""
-        ours = re.compile(rf"{re.escape(name)}(-worker-\d+)?")
         return [
             event
             for event in self._core.list_namespaced_event(self.namespace).items
@@ -253,65 +268,12 @@ class KubernetesLauncher:
                 )
         return Capacity(most, max(free.values(), default=0))
 
-    def _jobs(self) -> Sequence[Any]:
-        """All of this project, as the API server has them."""
-        found = self._custom.list_namespaced_custom_object(
-            *PYTORCHJOBS, self.namespace, "pytorchjobs", label_selector=OURS
-        )
-        return list(found["items"])
-
-    @answered
-    def _job(self, name: str) -> Any:
-        try:
-            job = self._custom.get_namespaced_custom_object(*PYTORCHJOBS, self.namespace, "pytorchjobs", name)
-        except ApiException as error:
-            if error.status != 404 or "page not found" in str(error.body):
-                raise
-            raise UnknownJobError(
-                f"no job {name!r} in {self.namespace}; everest-jobs list shows those there are"
-            ) from None
-        labels = job["metadata"].get("labels", {})
-        if not labels.items() >= LABELS.items():
-            raise NameInUseError(
-                f"the PyTorchJob {name} in {self.namespace} is not one of this project; choose another name"
-            )
-        return job
-
-    def _pods(self, name: str) -> Sequence[Any]:
-        pods = self._core.list_namespaced_pod(self.namespace, label_selector=f"{_JOB_LABEL}={name}")
-        return sorted(pods.items, key=lambda pod: pod.metadata.name)
+    def _pods(self, operator: Operator, name: str) -> Sequence[Any]:
+        return list(self._core.list_namespaced_pod(self.namespace, label_selector=f"{operator.of_job}={name}").items)
 
 
-def _crew_of(name: str, spec: Any) -> tuple[list[str], int, bool]:
-    """A job's pods, the processes of each, and whether ranks may be in any of them."""
-    elastic = "elasticPolicy" in spec
-    processes = int(spec["elasticPolicy"]["nProcPerNode"] if elastic else spec["nprocPerNode"])
-    count = spec["pytorchReplicaSpecs"]["Worker"]["replicas"]
-    return [f"{name}-worker-{index}" for index in range(count)], processes, elastic
-
-
-def state_of(job: Any) -> State:
-    if job["metadata"].get("deletionTimestamp"):
-        return "cancelling"
-    return _STATES[_last_condition(job)["type"]]
-
-
-def _last_condition(job: Any) -> dict[str, str]:
-    true = [each for each in job.get("status", {}).get("conditions") or [] if each["status"] == "True"]
-    return dict(true[-1]) if true else {"type": "Created", "message": ""}
-
-
-def _time_of(kind: str, job: Any) -> datetime | None:
-    """When it last became so."""
-    for each in job.get("status", {}).get("conditions") or []:
-        if each["type"] == kind:
-            return datetime.fromisoformat(each["lastTransitionTime"])
-    return None
-
-
-def _replaced(job: Any, pods: Sequence[Any]) -> bool:
-    status = job.get("status", {})
-    if any(each["type"] == "Restarting" for each in status.get("conditions") or []):
-        return True
-    begun = datetime.fromisoformat(status.get("startTime") or job["metadata"]["creationTimestamp"])
-    return any(pod.metadata.creation_timestamp - begun > _FIRST_PODS for pod in pods)
+def _places(operator: Operator, job: Any) -> tuple[list[str], int, bool]:
+    """Of a job's pods, the processes of each, and whether ranks may be in any of them."""
+    shape = operator.shape(job)
+    places = [operator.place(job["metadata"]["name"], index) for index in range(shape.most)]
+    return places, shape.processes, shape.elastic

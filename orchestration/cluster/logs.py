@@ -16,19 +16,19 @@ from kubernetes.client.exceptions import ApiException
 
 from everest.errors import EverestError, UsageError
 from orchestration.cluster.errors import said
+from orchestration.cluster.operator import CALL_S, Operator
 from orchestration.job import SILENT_S, LogsMissing
 from orchestration.log import Line, stamp
 
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
-_CALL_S = 30.0
 _QUIET_S = 300.0  # without a line or an end, a connection may be dead: it is made again
 _STAMPED = re.compile(rb"(\d{4}-\d\d-\d\dT[\d:]+\.\d{9}\S*) (.*)", re.DOTALL)  # times of equal length
 
 
 class Said(NamedTuple):
-    pod: str
+    place: str
     moment: bytes  # when it was said
     text: str
 
@@ -41,14 +41,16 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class PodLogs:
-    """``ended`` tells whether nothing more is to come."""
+    """``ended`` tells whether nothing more is to come. A job's pods are known by their places."""
 
     core: Any
     namespace: str
-    container: str
+    operator: Operator
     ended: Callable[[], bool]
 
-    def lines(self, pods: Sequence[str], follow: bool, last: int | None, some_may_lack: bool = False) -> Iterator[Said]:
+    def lines(
+        self, places: Sequence[str], follow: bool, last: int | None, some_may_lack: bool = False
+    ) -> Iterator[Said]:
         """Those of all pods; where a pod is replaced, its successor is followed on.
 
         As they come; the ``last`` ones in the order in which they were said. Raises LogsMissing, after the lines there
@@ -58,8 +60,8 @@ class PodLogs:
         lines: queue.Queue[Said | BaseException | None] = queue.Queue()
         stop = threading.Event()
 
-        def read(pod: str) -> None:
-            reader = _Reader(self, pod, follow, last, stop)
+        def read(place: str) -> None:
+            reader = _Reader(self, place, follow, last, stop)
             try:
                 for line in reader.lines():
                     lines.put(line)
@@ -68,9 +70,9 @@ class PodLogs:
             finally:
                 lines.put(None)
 
-        for pod in pods:
-            threading.Thread(target=read, args=(pod,), daemon=True).start()
-        left, missing = len(pods), []
+        for place in places:
+            threading.Thread(target=read, args=(place,), daemon=True).start()
+        left, missing = len(places), []
         kept: list[Said] = []
         try:
             while left:
@@ -88,7 +90,7 @@ class PodLogs:
         finally:
             stop.set()
         yield from sorted(kept, key=lambda line: line.moment)
-        if missing and not (some_may_lack and len(missing) < len(pods)):
+        if missing and not (some_may_lack and len(missing) < len(places)):
             raise LogsMissing("; ".join(sorted(missing)))
 
 
@@ -99,8 +101,8 @@ class _Reader:
     was said, so that the last one that is known is found again, or is known to be no longer there.
     """
 
-    def __init__(self, logs: PodLogs, pod: str, follow: bool, last: int | None, stop: threading.Event) -> None:
-        self._logs, self._pod, self._follow, self._last, self._stop = logs, pod, follow, last, stop
+    def __init__(self, logs: PodLogs, place: str, follow: bool, last: int | None, stop: threading.Event) -> None:
+        self._logs, self._place, self._follow, self._last, self._stop = logs, place, follow, last, stop
         self._uid = ""  # of the pod that was read
         self._anchor, self._latest = b"", b""  # the last line that is known, and the latest time of any
         self._whole = False  # all that this pod said was read
@@ -133,19 +135,19 @@ class _Reader:
     def _read(self, ended: bool) -> Iterator[Said]:
         """What one stream has that is not known. Raises what the client library does."""
         core, namespace = self._logs.core, self._logs.namespace
-        pod = core.read_namespaced_pod(self._pod, namespace, _request_timeout=_CALL_S)
+        pod = self._logs.operator.pod(core, namespace, self._place)
         uid = pod.metadata.uid
         if uid != self._uid:
             if self._uid and not self._whole:
-                log.warning("the pod %s was replaced; what it said last may be lost", self._pod)
+                log.warning("the pod %s was replaced; what it said last may be lost", self._place)
             self._uid, self._anchor, self._latest = uid, b"", b""
         self._whole = False
         if pod.status.phase == "Pending":
-            raise LogsMissing(f"the pod {self._pod} has not begun; everest-jobs status says why")
+            raise LogsMissing(f"the pod {self._place} has not begun; everest-jobs status says why")
         some = {} if self._last is None or self._anchor else {"tail_lines": self._last}
         stream = core.read_namespaced_pod_log(
-            self._pod, namespace, container=self._logs.container, follow=self._follow, timestamps=True,
-            _preload_content=False, _request_timeout=(_CALL_S, _QUIET_S), **some,
+            pod.metadata.name, namespace, container=self._logs.operator.container, follow=self._follow, timestamps=True,
+            _preload_content=False, _request_timeout=(CALL_S, _QUIET_S), **some,
         )  # fmt: skip
         self._silent_since = None
         known = bool(self._anchor)
@@ -160,16 +162,16 @@ class _Reader:
                 known = False
                 if moment:
                     self._anchor, self._latest = raw, max(self._latest, moment)
-                yield Said(self._pod, moment, text.decode(errors="replace").rstrip("\n"))
+                yield Said(self._place, moment, text.decode(errors="replace").rstrip("\n"))
         self._whole = True
 
     def _why_missing(self, error: Exception) -> str:
         """Where the pod is not there, or has not started."""
         status = error.status if isinstance(error, ApiException) else None
         if status == 404:
-            return f"there is no pod {self._pod}: it is deleted, and its lines with it, or not made yet"
+            return f"there is no pod {self._place}: it is deleted, and its lines with it, or not made yet"
         if status == 400:
-            return f"the pod {self._pod} has said nothing: {said(error)}"
+            return f"the pod {self._place} has said nothing: {said(error)}"
         return str(error) if isinstance(error, LogsMissing) else ""
 
 

@@ -1,25 +1,14 @@
-"""An experiment as Kubernetes objects: a PyTorchJob and the ConfigMap with its settings. Pure: no cluster is asked.
-
-All pods are Workers, the first of them with rank 0. There is no Master, because the training operator gives jobs that
-have one an init container that the ``restricted`` Pod Security Standard refuses.
-"""
+"""An experiment as Kubernetes objects: a job and the ConfigMap with its settings. Pure: no cluster is asked."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from kubeflow.training import (
-    KubeflowOrgV1ElasticPolicy,
-    KubeflowOrgV1PyTorchJob,
-    KubeflowOrgV1PyTorchJobSpec,
-    KubeflowOrgV1ReplicaSpec,
-    KubeflowOrgV1RunPolicy,
-    KubeflowOrgV1SchedulingPolicy,
-)
 from kubernetes import client as k8s
 
 from everest.errors import UsageError
-from orchestration.cluster.avoiding import AVOIDS, avoiding
+from orchestration.cluster.avoiding import AVOIDS
+from orchestration.cluster.operator import Operator
 from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, scratch_volumes, to_tree
 from orchestration.cluster.reach import require_named_bucket, require_reachable
 from orchestration.job import CODE, MLFLOW_PAGES, POD_IP, SETTINGS_FOLDER, SUBMITTED, JobSpec
@@ -29,73 +18,49 @@ from orchestration.teams import team_sizes
 
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
 OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())  # as a selector
-PYTORCHJOBS = ("kubeflow.org", "v1")  # group and version
 EXPERIMENT_KEY = "experiment.yaml"  # of the ConfigMap
 CONFIG_HASH, COMMIT, CODE_DIGEST = "everest/config-hash", "everest/commit", "everest/code"
 GROUP, USER = "everest/group", "everest/user"
 
-_PORT = 23456
+
+class Manifest(NamedTuple):
+    """``needed``: what is there before the job, and goes with it, as its ConfigMap does."""
+
+    needed: Sequence[Any]
+    job: Any
+    config: k8s.V1ConfigMap
 
 
-def manifest(spec: JobSpec, settings: PlatformSettings) -> tuple[KubeflowOrgV1PyTorchJob, k8s.V1ConfigMap]:
+def manifest(spec: JobSpec, settings: PlatformSettings, operator: Operator) -> Manifest:
     """Raises UsageError where the cluster could not take it (a pod patch, a volume or a name that is none), or pods
     could do nothing with it: no bucket, an address that they cannot reach."""
     if not spec.name[0].isalpha():
         raise UsageError(f"name = {spec.name!r}: must begin with a letter, since the pods get a service of that name")
+    operator.refuse(settings)
     team_sizes(settings, spec.experiment)
     here, settings = settings, settings.for_pods()
-    template = _template(spec, here, settings)
+    template = _template(spec, here, settings, operator)
     require_named_bucket(here)
     require_reachable(here, to_tree(template.spec), "s3_endpoint", "mlflow_uri")
-    job = KubeflowOrgV1PyTorchJob(
-        api_version="kubeflow.org/v1",
-        kind="PyTorchJob",
-        metadata=k8s.V1ObjectMeta(
-            name=spec.name,
-            namespace=settings.namespace,
-            labels=_labels(spec) | ({"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}),
-            annotations=_annotations(spec, settings),
-        ),
-        spec=KubeflowOrgV1PyTorchJobSpec(
-            nproc_per_node=None if settings.elastic else str(settings.processes_per_pod),
-            elastic_policy=_elastic(settings),
-            run_policy=KubeflowOrgV1RunPolicy(
-                clean_pod_policy="Running",
-                backoff_limit=settings.backoff_limit,
-                ttl_seconds_after_finished=settings.ttl_s,
-                active_deadline_seconds=settings.deadline_s,
-                scheduling_policy=KubeflowOrgV1SchedulingPolicy(priority_class=settings.priority_class)
-                if settings.priority_class
-                else None,
-            ),
-            pytorch_replica_specs={
-                "Worker": KubeflowOrgV1ReplicaSpec(
-                    replicas=settings.pods[-1], restart_policy="ExitCode", template=template
-                )
-            },
-        ),
-    )
+    queue = {"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}
+    *needed, job = operator.objects(_metadata(spec, settings, queue), template, settings)
     config = k8s.V1ConfigMap(
         api_version="v1",
         kind="ConfigMap",
-        metadata=k8s.V1ObjectMeta(
-            name=spec.name, namespace=settings.namespace, labels=_labels(spec), annotations=_annotations(spec, settings)
-        ),
+        metadata=_metadata(spec, settings, {}),
         data={EXPERIMENT_KEY: spec.experiment.to_yaml()},
         immutable=True,
     )
-    return job, config
+    return Manifest(needed, job, config)
 
 
-def away_from(job: Any, node: str) -> dict[str, Any]:
-    """A JSON merge patch of a job, as the API server has it, that keeps its next pods from that node."""
-    template = avoiding(job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"], [node])
-    annotations = {AVOIDS: template["metadata"]["annotations"][AVOIDS]}
-    changed = {"metadata": {"annotations": annotations}, "spec": {"affinity": template["spec"]["affinity"]}}
-    return {
-        "metadata": {"annotations": annotations},
-        "spec": {"pytorchReplicaSpecs": {"Worker": {"template": changed}}},
-    }
+def _metadata(spec: JobSpec, settings: PlatformSettings, labels: Mapping[str, str]) -> k8s.V1ObjectMeta:
+    return k8s.V1ObjectMeta(
+        name=spec.name,
+        namespace=settings.namespace,
+        labels={**_labels(spec), **labels},
+        annotations=_annotations(spec, settings),
+    )
 
 
 def controller_pod(
@@ -125,12 +90,14 @@ def controller_pod(
     return dict(api().sanitize_for_serialization(template))
 
 
-def _template(spec: JobSpec, here: PlatformSettings, settings: PlatformSettings) -> k8s.V1PodTemplateSpec:
+def _template(
+    spec: JobSpec, here: PlatformSettings, settings: PlatformSettings, operator: Operator
+) -> k8s.V1PodTemplateSpec:
     volumes, mounts = _volumes(spec, settings)
     made = container(
         settings,
         command=["python", "-m", "orchestration.pod.code" if spec.code else "orchestration.pod.worker"],
-        env=_environment(spec, here, settings),
+        env=_environment(spec, here, settings, operator),
         secrets=(settings.s3_secret, settings.mlflow_secret),
         resources=_resources(settings),
         mounts=mounts,
@@ -139,7 +106,9 @@ def _template(spec: JobSpec, here: PlatformSettings, settings: PlatformSettings)
     return pod_template(settings, made, volumes, _labels(spec), _annotations(spec, settings), settings.service_account)
 
 
-def _environment(spec: JobSpec, here: PlatformSettings, settings: PlatformSettings) -> list[k8s.V1EnvVar]:
+def _environment(
+    spec: JobSpec, here: PlatformSettings, settings: PlatformSettings, operator: Operator
+) -> list[k8s.V1EnvVar]:
     values = {
         "EVEREST_S3_ENDPOINT": settings.s3_endpoint,
         "EVEREST_S3_BUCKET": settings.s3_bucket,
@@ -168,7 +137,7 @@ def _environment(spec: JobSpec, here: PlatformSettings, settings: PlatformSettin
         "EVEREST_USER": settings.user,
         TAGS: json.dumps(dict(spec.tags)) if spec.tags else None,
         **_telling(spec, here),
-        **_meeting(spec, settings),
+        **operator.environment(spec.name, settings),
         "OMP_NUM_THREADS": str(max(1, _cores(settings.cpu) // settings.processes_per_pod)),
         "NCCL_DEBUG": "WARN",
         **WRITABLE,
@@ -177,7 +146,7 @@ def _environment(spec: JobSpec, here: PlatformSettings, settings: PlatformSettin
         "EVEREST_POD": "metadata.name",
         "EVEREST_NAMESPACE": "metadata.namespace",
         "EVEREST_NODE": "spec.nodeName",
-        "PET_NODE_RANK": "metadata.labels['training.kubeflow.org/replica-index']",
+        **operator.fields(),
         "EVEREST_AVOIDS": f"metadata.annotations['{AVOIDS}']",
         **({POD_IP: "status.podIP"} if settings.elastic else {}),
     }
@@ -189,15 +158,6 @@ def _environment(spec: JobSpec, here: PlatformSettings, settings: PlatformSettin
         for name, path in fields.items()
     ]
     return [k8s.V1EnvVar(name=name, value=value) for name, value in values.items() if value is not None] + from_fields
-
-
-def _meeting(spec: JobSpec, settings: PlatformSettings) -> dict[str, str]:
-    """Where two pods or more meet: at the first one, and the operator adds how many they are and of how many processes;
-    those of an elastic job wherever they agree on."""
-    if settings.elastic:
-        return {"EVEREST_NODES": settings.nodes, "EVEREST_PROCESSES": str(settings.processes_per_pod)}
-    first = f"{spec.name}-worker-0" if settings.pods[-1] > 1 else "localhost"
-    return {"PET_MASTER_ADDR": first, "PET_MASTER_PORT": str(_PORT)}
 
 
 def _webhook_secret(spec: JobSpec, settings: PlatformSettings) -> str | None:
@@ -240,18 +200,6 @@ def _volumes(spec: JobSpec, settings: PlatformSettings) -> tuple[list[k8s.V1Volu
         volumes.append(data[0])
         mounts.append(data[1])
     return volumes, mounts
-
-
-def _elastic(settings: PlatformSettings) -> KubeflowOrgV1ElasticPolicy | None:
-    """So that the operator calls the job done when one pod is, whatever became of the others."""
-    if not settings.elastic:
-        return None
-    return KubeflowOrgV1ElasticPolicy(
-        min_replicas=settings.pods[0],
-        max_replicas=settings.pods[-1],
-        n_proc_per_node=settings.processes_per_pod,
-        rdzv_backend="c10d",
-    )
 
 
 def _labels(spec: JobSpec) -> dict[str, str]:

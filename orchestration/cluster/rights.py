@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 #: By API group and resource.
 NEEDED: Mapping[tuple[str, str], Sequence[str]] = {
     ("kubeflow.org", "pytorchjobs"): ("create", "get", "list", "watch", "delete"),
+    ("trainer.kubeflow.org", "trainjobs"): ("create", "get", "list", "watch", "delete"),
+    ("trainer.kubeflow.org", "trainingruntimes"): ("create", "get", "patch", "delete"),
     ("", "configmaps"): ("create", "get", "patch", "delete"),
     ("", "pods"): ("get", "list"),
     ("", "pods/log"): ("get", "list"),

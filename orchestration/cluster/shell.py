@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from everest.errors import UsageError
-from orchestration.cluster.pods import CONTAINER
 from orchestration.job import Unreachable
 from orchestration.settings import PlatformSettings
 
@@ -60,4 +59,4 @@ def _require_kubectl(words: Sequence[str]) -> None:
 def exec_command(settings: PlatformSettings, pod: str, command: Sequence[str], terminal: bool) -> list[str]:
     context = ["--context", settings.context] if settings.context else []
     where = ["--namespace", settings.namespace, "--stdin", *(["--tty"] if terminal else [])]
-    return ["kubectl", *context, "exec", *where, pod, "--container", CONTAINER, "--", *(command or _SHELL)]
+    return ["kubectl", *context, "exec", *where, pod, "--", *(command or _SHELL)]

@@ -5,59 +5,58 @@ its experiment, and an experiment without a job is taken or replaced by the next
 """
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import yaml
-from kubeflow.training import TrainingClient
 from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
 
 from everest.config import Experiment
 from everest.errors import EverestError
 from everest.identity import same_experiment
-from orchestration.cluster.errors import api_error, is_there_already
-from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, PYTORCHJOBS
-from orchestration.cluster.pods import to_tree
-from orchestration.job import ENDED, NameInUseError, State, UnknownJobError
+from orchestration.cluster.errors import is_there_already
+from orchestration.cluster.jobs import Jobs, state_of
+from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, Manifest
+from orchestration.job import ENDED, NameInUseError, UnknownJobError
 
 _GONE_S = 60
 _UNDER_WAY = timedelta(minutes=1)  # between another's ConfigMap and its job
 
 
 class Submissions:
-    """Jobs of one namespace, made and removed. ``job_of`` gets one by name, or raises UnknownJobError."""
+    """Jobs of one namespace, made with what they need."""
 
-    def __init__(
-        self, training: TrainingClient, namespace: str, job_of: Callable[[str], Any], state_of: Callable[[Any], State]
-    ) -> None:
-        self._training, self._namespace, self._job_of, self._state_of = training, namespace, job_of, state_of
-        self._core: k8s.CoreV1Api = training.core_api
-        self._custom: k8s.CustomObjectsApi = training.custom_api
+    def __init__(self, core: k8s.CoreV1Api, namespace: str, jobs: Jobs) -> None:
+        self._core, self._namespace, self._jobs = core, namespace, jobs
 
-    def submit(self, job: Any, config: Any, grace_s: int) -> None:
+    def submit(self, made: Manifest, grace_s: int) -> None:
         """Raises NameInUseError where a job of the name is going on, UsageError where it was another experiment."""
-        name = job.metadata.name
-        self._make_room(job, config, grace_s)
-        made = self._put(config)
+        name = made.config.metadata.name
+        self._make_room(made, grace_s)
+        config, needed = self._put(made.config), []
         try:
-            self._training.create_job(job)
+            needed = [self._jobs.put(each) for each in made.needed]
+            self._jobs.create(made.job)
         except BaseException as error:
             if is_there_already(error):  # and may use the ConfigMap
                 raise self._taken(name) from None
-            self._remove(made)
+            for each in needed:
+                self._jobs.delete(each)
+            self._remove(config)
             raise
-        there = self._job_of(name)
+        there = self._jobs.get(name)
         try:
-            self._own(made, there)
+            self._own(config, there)
+            for each in needed:
+                self._jobs.patch(each, _owned(each["metadata"]["uid"], there))
         except NameInUseError:
-            self.delete(there)
+            self._jobs.delete(there)
             raise
 
     def mend(self, config: Any) -> None:
         """Makes the ConfigMap of a job again where it is missing, whose pods wait for it."""
-        there = self._job_of(config.metadata.name)
+        there = self._jobs.get(config.metadata.name)
         if self._config_map(config.metadata.name) is None:
             self._own(self._put(config), there)
 
@@ -66,79 +65,76 @@ class Submissions:
         if config := self._config_map(name):
             return dict(yaml.safe_load(config.data[EXPERIMENT_KEY]))
         try:
-            self._job_of(name)
+            self._jobs.get(name)
         except UnknownJobError:
             return None
         raise EverestError(
             f"{name} has lost its ConfigMap, and nobody knows what it begins from; cancel it, or submit it again"
         )
 
-    def delete(self, job: Any) -> None:
-        """That very job, and not one that has taken its name since."""
-        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-        options = k8s.V1DeleteOptions(propagation_policy="Foreground", preconditions=k8s.V1Preconditions(uid=uid))
-        try:
-            self._training.delete_job(name, delete_options=options)
-        except RuntimeError as error:
-            found = api_error(error)
-            if found and found.status == 409:
-                raise NameInUseError(f"{name} was replaced by another job meanwhile; that one is left alone") from None
-            if not found or found.status != 404:
-                raise
-
-    def patch(self, job: Any, patch: Any) -> None:
-        """A JSON merge patch."""
-        where = (*PYTORCHJOBS, self._namespace, "pytorchjobs")
-        self._custom.patch_namespaced_custom_object(*where, job["metadata"]["name"], patch)
-
-    def _make_room(self, job: Any, config: Any, grace_s: int) -> None:
+    def _make_room(self, made: Manifest, grace_s: int) -> None:
         """A job of that name that ended makes way; one that is being cancelled is waited for."""
-        name = job.metadata.name
+        name = made.config.metadata.name
         try:
-            there = self._job_of(name)
+            there = self._jobs.get(name)
         except UnknownJobError:
+            self._wait_until_gone(name, grace_s + _GONE_S)
             return
-        state = self._state_of(there)
+        state = state_of(there)
         if state not in {*ENDED, "cancelling"}:
             raise NameInUseError(
                 f"{name} is {state} in {self._namespace} already; everest-jobs cancel {name} ends it, "
                 f"or choose another --name"
             )
         if state in ENDED:
-            self._refuse_another(there, config)
-            self._try(job)
-            self.delete(there)
-        self._wait_until_gone(there, grace_s + _GONE_S)
+            self._refuse_another(there, made.config)
+            self._try(made)
+            self._jobs.delete(there)
+        self._wait_until_gone(name, grace_s + _GONE_S, there["metadata"]["uid"])
 
     def _refuse_another(self, there: Any, config: Any) -> None:
         """What a finished job was begun with, its run in S3 was; one that failed may have had nothing right."""
         name = config.metadata.name
         before = self._config_map(name)
-        if self._state_of(there) == "succeeded" and before and _is_ours(before):
+        if state_of(there) == "succeeded" and before and _is_ours(before):
             begun, now = (Experiment.parse(yaml.safe_load(each.data[EXPERIMENT_KEY])) for each in (before, config))
             same_experiment(begun, now, f"{name} (finished)")
 
-    def _try(self, job: Any) -> None:
-        """Whether the cluster would take the job, before another is removed for it."""
+    def _try(self, made: Manifest) -> None:
+        """Whether the cluster would take the job, before another is removed for it. Where it needs what is not there
+        yet, that alone can be tried."""
+        if all(self._is_taken(each) for each in made.needed):
+            self._is_taken(made.job)
+
+    def _is_taken(self, manifest: Any) -> bool:
+        """Whether the name is. Raises ApiException where the cluster would not take the object."""
         try:
-            self._custom.create_namespaced_custom_object(
-                *PYTORCHJOBS, self._namespace, "pytorchjobs", to_tree(job), dry_run="All"
-            )
+            self._jobs.create(manifest, try_only=True)
         except ApiException as error:
             if not is_there_already(error):
                 raise
+            return True
+        return False
 
-    def _wait_until_gone(self, job: Any, seconds: float) -> None:
-        name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    def _wait_until_gone(self, name: str, seconds: float, uid: str = "") -> None:
+        """The job of that uid, and pods of a job of that name, which would answer to the names of the next one's."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            try:
-                if self._job_of(name)["metadata"]["uid"] != uid:
-                    return
-            except UnknownJobError:
-                return
+        while self._is_there(name, uid) or self._has_pods(name):
+            if time.monotonic() > deadline:
+                raise EverestError(
+                    f"{name} is being removed from {self._namespace} for {seconds:.0f} s and is still there"
+                )
             time.sleep(0.5)
-        raise EverestError(f"{name} is being removed from {self._namespace} for {seconds:.0f} s and is still there")
+
+    def _is_there(self, name: str, uid: str) -> bool:
+        try:
+            return bool(self._jobs.get(name)["metadata"]["uid"] == uid)
+        except UnknownJobError:
+            return False
+
+    def _has_pods(self, name: str) -> bool:
+        selectors = [f"{operator.of_job}={name}" for operator in self._jobs.operators]
+        return any(self._core.list_namespaced_pod(self._namespace, label_selector=each).items for each in selectors)
 
     def _put(self, config: Any) -> Any:
         """The ConfigMap as it is in the cluster: ours, or one that a killed submitter left."""
@@ -172,11 +168,8 @@ class Submissions:
     def _own(self, config: Any, job: Any) -> None:
         """Raises NameInUseError where another has replaced the ConfigMap that was made."""
         name = config.metadata.name
-        owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": name, "uid": job["metadata"]["uid"],
-                 "blockOwnerDeletion": True}  # fmt: skip
-        patch = {"metadata": {"uid": config.metadata.uid, "ownerReferences": [owner]}}
         try:
-            self._core.patch_namespaced_config_map(name, self._namespace, patch)
+            self._core.patch_namespaced_config_map(name, self._namespace, _owned(config.metadata.uid, job))
         except ApiException as error:
             if error.status not in {404, 409}:
                 raise
@@ -194,6 +187,13 @@ class Submissions:
             if error.status == 404:
                 return None
             raise
+
+
+def _owned(uid: str, job: Any) -> dict[str, Any]:
+    """A patch of the object of that uid, which goes with the job then."""
+    owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": job["metadata"]["name"],
+             "uid": job["metadata"]["uid"], "blockOwnerDeletion": True}  # fmt: skip
+    return {"metadata": {"uid": uid, "ownerReferences": [owner]}}
 
 
 def _is_ours(config: Any) -> bool:

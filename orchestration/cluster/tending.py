@@ -1,9 +1,10 @@
-"""Looks after the jobs of a namespace, unasked: lets pods go that are lost with their node, and keeps jobs from nodes
-that are unfit."""
+"""Looks after the jobs of a namespace, unasked: lets pods go that are lost with their node, keeps jobs from nodes that
+are unfit, and removes what ended long ago."""
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from orchestration.outbox import one_line
 log = logging.getLogger(__name__)
 
 _LOOK_S = 10  # between two looks at all pods
+_CLEAR_S = 60  # between two looks at all jobs
 _PAUSE_S = 1.0
 _OVERTAKEN = {404, 409, 410}  # something has changed meanwhile
 _PASSING = {*_OVERTAKEN, 429}
@@ -27,10 +29,18 @@ _JOB = "app.kubernetes.io/instance"
 
 
 class Tending:
-    """``avoid`` keeps a job from a node from then on; false where it does already, or the job is gone."""
+    """``avoid`` keeps a job from a node from then on; false where it does already, or the job is gone. ``clear``
+    removes jobs that ended long ago, and names them."""
 
-    def __init__(self, core: k8s.CoreV1Api, namespace: str, avoid: Callable[[str, str], bool]) -> None:
-        self._core, self._namespace, self._avoid = core, namespace, avoid
+    def __init__(
+        self,
+        core: k8s.CoreV1Api,
+        namespace: str,
+        avoid: Callable[[str, str], bool],
+        clear: Callable[[], Sequence[str]],
+    ) -> None:
+        self._core, self._namespace, self._avoid, self._clear = core, namespace, avoid, clear
+        self._cleared = -math.inf
 
     def forever(self) -> NoReturn:
         """A cluster that does not answer is asked again."""
@@ -49,7 +59,11 @@ class Tending:
                 time.sleep(_PAUSE_S)
 
     def look(self) -> str:
-        """At all pods, once. The version of what it saw."""
+        """At all pods, and now and then at jobs. The version of what it saw."""
+        if time.monotonic() > self._cleared + _CLEAR_S:
+            for name in self._clear():
+                log.info("%s ended long ago, and was removed", name)
+            self._cleared = time.monotonic()
         found = self._core.list_namespaced_pod(self._namespace, label_selector=OURS)
         for pod in found.items:
             self._see(pod)

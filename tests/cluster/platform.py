@@ -1,12 +1,14 @@
 """A platform to test on: a cluster's namespace, an S3 server, an MLflow server with PostgreSQL behind it."""
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import yaml
 
 from tests.services import HANGS_S, MlflowServer
@@ -93,6 +95,23 @@ class Platform:
         assert done.code == 0, done.err
         return done.out
 
+    @property
+    def kind(self) -> str:
+        """Of its jobs, as kubectl has it."""
+        return f"{self.environment.get('EVEREST_OPERATOR', 'pytorchjob')}s"
+
+    def place(self, job: str, index: int = 0) -> str:
+        """What the job's pod of that number is called, or begins with."""
+        return f"{job}-worker-{index}" if self.kind == "pytorchjobs" else f"{job}-node-0-{index}"
+
+    def pod(self, job: str, index: int = 0) -> str:
+        """The one that is there now, or nothing."""
+        by_age = ("get", "pods", "--sort-by=.metadata.creationTimestamp", "-o", "name")
+        found = [name.partition("/")[2] for name in self.kubectl(*by_age).split()]
+        return next(
+            (name for name in reversed(found) if re.fullmatch(rf"{self.place(job, index)}(-\w{{5}})?", name)), ""
+        )
+
     def names(self, kind: str) -> list[str]:
         found = self.kubectl("get", kind, "-o", "name").split()
         return [name.partition("/")[2] for name in found if "kube-root-ca" not in name]
@@ -103,6 +122,13 @@ class Platform:
             check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
+
+
+def require_operator(name: str) -> None:
+    """Skips where the cluster does not make such jobs (``pytorchjob``, ``trainjob``)."""
+    found = run("kubectl", "api-resources", "-o", "name").out
+    if f"{name}s." not in found:
+        pytest.skip(f"this cluster has no operator of {name}s")
 
 
 def kubeconfig_of(platform: Platform, token: str, file: Path) -> str:

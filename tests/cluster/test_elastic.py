@@ -23,7 +23,7 @@ ARGUMENTS = tiny(STEPS, **{
     "model.image_size": 64, "model.num_frames": 8, "model.embed_dim": 96, "model.depth": 6, "data.rate": 1,
     "optim.batch_size": 12, "optim.micro_batch": 2, "optim.lr": 0.002, "keep.checkpoint_steps": 1000,
 })  # fmt: skip
-ONE = {"EVEREST_GPUS": "1", "EVEREST_MEMORY": "4Gi"}
+ONE = {"EVEREST_GPUS": "1", "EVEREST_MEMORY": "4Gi", "EVEREST_OPERATOR": "pytorchjob"}
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and boto3 warn of th
 
 def gone(platform: Platform, name: str) -> None:
     """Nothing of that name is left, once its pods had their time to end."""
-    kinds = ("pytorchjobs", "configmaps", "pods", "services")
+    kinds = (platform.kind, "configmaps", "pods", "services")
     until(lambda: not any(found.startswith(name) for kind in kinds for found in platform.names(kind)), f"{name} to go")
 
 
@@ -61,7 +61,7 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
     assert (run.data.params["optim.steps"], run.data.params["init"]) == ("20", "work/pre")
     assert {
         "everest.job": "eight",
-        "everest.pod": "eight-worker-0",
+        "everest.pod": platform.pod("eight"),
         "everest.image_digest": "not pinned",
     }.items() <= run.data.tags.items()
     assert len(run.data.tags["mlflow.source.git.commit"].removesuffix("-dirty")) == 40
@@ -124,12 +124,13 @@ def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Pla
     waiting = platform.start("submit", "demo-finetune", "--name", "faults", *LONG, "--wait", **TWO)
     wait_for_step(platform, "faults", 60)
     where = platform.jobs("shell", "faults", "--rank", "1", "--", "sh", "-c", "echo in $EVEREST_POD")
-    assert where.out == "in faults-worker-0\n", where.err
-    first = platform.kubectl("get", "pod", "faults-worker-0", "-o", "jsonpath={.metadata.uid}")
-    platform.kubectl("delete", "pod", "faults-worker-0", "--wait=false")
-    until(lambda: replaced(platform, "faults-worker-0", first), "a new pod")
+    first = platform.pod("faults")
+    assert where.out == f"in {first}\n", where.err
+    uid = platform.kubectl("get", "pod", first, "-o", "jsonpath={.metadata.uid}")
+    platform.kubectl("delete", "pod", first, "--wait=false")
+    until(lambda: replaced(platform, "faults", uid), "a new pod")
     wait_for_step(platform, "faults", 250)
-    kill(platform, "faults-worker-0")
+    kill(platform, platform.pod("faults"))
     _, err = waiting.communicate(timeout=HANGS_S)
     assert waiting.returncode == 0, err
 
@@ -156,7 +157,7 @@ def test_a_pod_deleted_and_one_killed_change_nothing_of_the_result(platform: Pla
 def logs_outlive_their_pods(platform: Platform, name: str) -> None:
     """Of the three pods, one after the other, two are gone."""
     log = platform.jobs("logs", name).out
-    starts = re.split(rf"^--- start (\d+): {name}-worker-0 on \S+\n", log, flags=re.MULTILINE)
+    starts = re.split(rf"^--- start (\d+): {platform.place(name)}\S* on \S+\n", log, flags=re.MULTILINE)
     assert starts[0] == ""
     assert starts[1::2] == ["1", "2", "3"]
     for number, said in zip((1, 2, 3), starts[2::2], strict=True):
@@ -169,9 +170,9 @@ def logs_outlive_their_pods(platform: Platform, name: str) -> None:
     assert "everest-secret" not in log
 
 
-def replaced(platform: Platform, pod: str, uid: str) -> bool:
+def replaced(platform: Platform, job: str, uid: str) -> bool:
     pods = json.loads(platform.kubectl("get", "pods", "-o", "json"))["items"]
-    return any(each["metadata"]["name"] == pod and each["metadata"]["uid"] != uid for each in pods)
+    return any(each["metadata"]["name"] == platform.pod(job) and each["metadata"]["uid"] != uid for each in pods)
 
 
 def kill(platform: Platform, pod: str) -> None:
@@ -298,7 +299,16 @@ def test_what_cannot_work_is_said_in_a_line_and_leaves_nothing(platform: Platfor
 def test_what_a_job_runs_under_may_do_nothing(platform: Platform) -> None:
     """Neither its service account, nor a token that it could use."""
     account = f"system:serviceaccount:{platform.namespace}:default"
-    for what in ("secrets", "configmaps", "pods", "pods/log", "pytorchjobs.kubeflow.org", "events", "nodes"):
+    for what in (
+        "secrets",
+        "configmaps",
+        "pods",
+        "pods/log",
+        "pytorchjobs.kubeflow.org",
+        "trainjobs.trainer.kubeflow.org",
+        "events",
+        "nodes",
+    ):
         for verb in ("get", "list", "watch", "create", "delete"):
             asked = ["kubectl", "auth", "can-i", verb, what, "-n", platform.namespace, "--as", account]
             done = subprocess.run(asked, env=platform.environment, capture_output=True, text=True, check=False)

@@ -17,6 +17,7 @@ from everest.config import Experiment
 from everest.errors import UsageError
 from orchestration.cluster.launcher import KubernetesLauncher
 from orchestration.cluster.logs import PodLogs, Said
+from orchestration.cluster.pytorchjob import PyTorchJobs
 from orchestration.job import JobSpec, LogsMissing, Unreachable
 from orchestration.log import Wanted
 from orchestration.settings import PlatformSettings
@@ -61,9 +62,15 @@ def pod(namespace: str, command: str) -> str:
     return name
 
 
+class Says(PyTorchJobs):
+    """Pods whose container has another name."""
+
+    container = "says"
+
+
 def reader(namespace: str, ended: Callable[[Any], bool]) -> PodLogs:
     core = k8s.CoreV1Api(config.new_client_from_config(os.environ["KUBECONFIG"]))
-    return PodLogs(core, namespace, "says", lambda: ended(core))
+    return PodLogs(core, namespace, Says(), lambda: ended(core))
 
 
 def texts(lines: Iterable[Said]) -> list[str]:

@@ -38,8 +38,7 @@ def prefer(platform: Platform, tmp_path: Path) -> dict[str, str]:
 
 
 def node_of(platform: Platform, job: str) -> str:
-    pod = f"{job}-worker-0"
-    if pod not in platform.names("pods"):
+    if not (pod := platform.pod(job)):
         return ""
     return platform.kubectl("get", "pod", pod, "-o", "jsonpath={.spec.nodeName}")
 

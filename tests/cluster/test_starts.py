@@ -26,7 +26,7 @@ def test_a_pod_killed_for_its_memory_while_it_starts_ends_the_job_in_the_end(pla
     assert done.code == 1, done.err
     assert "everest: started 2 times without getting further than the beginning (EVEREST_BACKOFF_LIMIT 1)" in done.err
     assert "starved failed" in done.err
-    assert "starved" in platform.names("pytorchjobs")
+    assert "starved" in platform.names(platform.kind)
 
 
 def test_a_pod_replaced_while_the_credentials_have_expired_waits_for_fresh_ones(
@@ -37,7 +37,7 @@ def test_a_pod_replaced_while_the_credentials_have_expired_waits_for_fresh_ones(
     waiting = platform.start("submit", "demo-finetune", "--name", "expired", *arguments, "--wait", **behind)
     wait_for_step(platform, "expired", 60)
     proxy.refused["*"] = EXPIRED
-    platform.kubectl("delete", "pod", "expired-worker-0", "--grace-period=1")
+    platform.kubectl("delete", "pod", platform.pod("expired"), "--grace-period=1")
     until(
         lambda: "the job has run before, so that may pass" in platform.jobs("logs", "expired").out, "its line", every=2
     )
@@ -47,7 +47,7 @@ def test_a_pod_replaced_while_the_credentials_have_expired_waits_for_fresh_ones(
     _, err = waiting.communicate(timeout=300)
     assert waiting.returncode == 0, err
     assert checkpoints(platform, "expired")[-1].startswith("step-00000400")
-    before_its_code = platform.kubectl("logs", "expired-worker-0")
+    before_its_code = platform.kubectl("logs", platform.pod("expired"))
     assert re.search(r"waiting for S3 at \S+: \d+ s of 900 \(ExpiredToken: ", before_its_code)
     log = platform.jobs("logs", "expired", "--rank", "0").out
     assert re.search(r"expired continues at step \d+", log)

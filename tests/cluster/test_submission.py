@@ -11,22 +11,26 @@ from kubernetes import client as k8s
 from everest.config import Experiment
 from everest.errors import EverestError, UsageError
 from orchestration.cluster.launcher import KubernetesLauncher
-from orchestration.cluster.manifest import EXPERIMENT_KEY, PYTORCHJOBS, manifest
+from orchestration.cluster.manifest import EXPERIMENT_KEY, Manifest, manifest
 from orchestration.job import JobSpec, NameInUseError
 from orchestration.settings import PlatformSettings
+from tests.cluster.platform import require_operator, run
 from tests.services import until
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NAME = "way"
 
 
-@pytest.fixture(scope="module")
-def jobs(kubeconfig: str) -> Iterator[KubernetesLauncher]:
+@pytest.fixture(scope="module", params=["pytorchjob", "trainjob"])
+def jobs(kubeconfig: str, request: pytest.FixtureRequest) -> Iterator[KubernetesLauncher]:
     """Of jobs that no node has room for."""
+    require_operator(request.param)
     namespace = f"everest-{uuid.uuid4().hex[:8]}"
     subprocess.run(["kubectl", "create", "namespace", namespace], check=True, capture_output=True)
     yield KubernetesLauncher(
-        PlatformSettings(namespace=namespace, gpus=64, s3_bucket="everest", mlflow_uri="http://mlflow:5000")
+        PlatformSettings(
+            namespace=namespace, operator=request.param, gpus=64, s3_bucket="everest", mlflow_uri="http://mlflow:5000"
+        )
     )
     subprocess.run(["kubectl", "delete", "namespace", namespace, "--wait=false"], check=True, capture_output=True)
 
@@ -34,9 +38,9 @@ def jobs(kubeconfig: str) -> Iterator[KubernetesLauncher]:
 @pytest.fixture(autouse=True)
 def _empty(jobs: KubernetesLauncher) -> Iterator[None]:
     yield
-    where = PYTORCHJOBS[0], PYTORCHJOBS[1], jobs.namespace
-    jobs._custom.delete_collection_namespaced_custom_object(*where, "pytorchjobs")
-    until(lambda: not jobs._custom.list_namespaced_custom_object(*where, "pytorchjobs")["items"], "jobs to go")
+    api = jobs._jobs.api
+    api.delete_collection_namespaced_custom_object(*where(jobs))
+    until(lambda: not api.list_namespaced_custom_object(*where(jobs))["items"], "jobs to go")
     jobs._core.delete_collection_namespaced_config_map(jobs.namespace, label_selector="app.kubernetes.io/part-of")
 
 
@@ -45,8 +49,23 @@ def spec(**changes: object) -> JobSpec:
     return JobSpec(Experiment.load("demo-pretrain").override(fixed | changes))
 
 
+def where(jobs: KubernetesLauncher) -> tuple[str, str, str, str]:
+    return jobs._jobs.operators[0].where(jobs.namespace)
+
+
 def job(jobs: KubernetesLauncher) -> Any:
-    return jobs._custom.get_namespaced_custom_object(*PYTORCHJOBS, jobs.namespace, "pytorchjobs", NAME)
+    return jobs._jobs.api.get_namespaced_custom_object(*where(jobs), NAME)
+
+
+def left(jobs: KubernetesLauncher) -> list[str]:
+    """Of the project."""
+    kinds = "configmaps,trainingruntimes,jobsets" if where(jobs)[3] == "trainjobs" else "configmaps"
+    words = ["get", kinds, "-n", jobs.namespace, "-l", "app.kubernetes.io/part-of=everest", "-o", "name"]
+    return run("kubectl", *words).out.split()
+
+
+def made(jobs: KubernetesLauncher, what: JobSpec) -> Manifest:
+    return manifest(what, jobs.settings, jobs._jobs.operators[0])
 
 
 def config_map(jobs: KubernetesLauncher) -> Any:
@@ -68,17 +87,17 @@ def end(jobs: KubernetesLauncher, kind: str) -> None:
         "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
-    jobs._custom.patch_namespaced_custom_object_status(
-        *PYTORCHJOBS, jobs.namespace, "pytorchjobs", NAME,
-        {"status": {"conditions": [condition], "replicaStatuses": {"Worker": {}}}},
-    )  # fmt: skip
+    more = {"replicaStatuses": {"Worker": {}}} if where(jobs)[3] == "pytorchjobs" else {}
+    status = {"status": {"conditions": [condition], **more}}
+    jobs._jobs.api.patch_namespaced_custom_object_status(*where(jobs), NAME, status)
 
 
 def test_a_submission_killed_before_its_job_is_taken_up_by_the_next_and_one_after_it_is_mended(
     jobs: KubernetesLauncher,
 ) -> None:
-    _, config = manifest(spec(), jobs.settings)
-    jobs._core.create_namespaced_config_map(jobs.namespace, config)  # killed here
+    jobs._core.create_namespaced_config_map(jobs.namespace, made(jobs, spec()).config)
+    for each in made(jobs, spec(**{"keep.log_steps": 7})).needed:
+        jobs._jobs.put(each)  # killed here
     jobs.submit(spec())
     uid = job(jobs)["metadata"]["uid"]
     assert [owner.uid for owner in config_map(jobs).metadata.owner_references] == [uid]
@@ -90,8 +109,7 @@ def test_a_submission_killed_before_its_job_is_taken_up_by_the_next_and_one_afte
 
     jobs.cancel(NAME)
     until(lambda: not jobs.list(), "the job to go")
-    ours = {"namespace": jobs.namespace, "label_selector": "app.kubernetes.io/part-of"}
-    until(lambda: not jobs._core.list_namespaced_config_map(**ours).items, "its ConfigMap to go")
+    until(lambda: not left(jobs), "its ConfigMap and all that was made for it to go")
 
 
 def test_what_another_submission_left_is_replaced_unless_it_may_be_under_way(
@@ -101,7 +119,7 @@ def test_what_another_submission_left_is_replaced_unless_it_may_be_under_way(
 
     from orchestration.cluster import submission
 
-    jobs._core.create_namespaced_config_map(jobs.namespace, manifest(spec(**{"optim.steps": 7}), jobs.settings)[1])
+    jobs._core.create_namespaced_config_map(jobs.namespace, made(jobs, spec(**{"optim.steps": 7})).config)
     with pytest.raises(NameInUseError, match=r"way is being submitted to .* by somebody else"):
         jobs.submit(spec(**{"optim.steps": 8}))
     assert steps(jobs) == 7
@@ -118,9 +136,9 @@ def test_a_job_that_another_made_in_the_same_moment_keeps_the_name(
     def meanwhile(made: Any, **_: object) -> None:
         monkeypatch.undo()
         other.submit(spec())
-        jobs._training.create_job(made)
+        jobs._jobs.create(made)
 
-    monkeypatch.setattr(jobs._training, "create_job", meanwhile)
+    monkeypatch.setattr(jobs._jobs, "create", meanwhile)
     with pytest.raises(NameInUseError, match=r"way was submitted to .* by somebody else at this moment"):
         jobs.submit(spec())
     assert config_map(jobs).metadata.owner_references[0].uid == job(jobs)["metadata"]["uid"]
@@ -131,19 +149,19 @@ def test_a_removal_means_the_very_job_it_was_asked_for(jobs: KubernetesLauncher)
     stale = job(jobs)
     stale["metadata"]["uid"] = str(uuid.uuid4())
     with pytest.raises(NameInUseError, match="way was replaced by another job meanwhile; that one is left alone"):
-        jobs._submissions.delete(stale)
+        jobs._jobs.delete(stale)
     assert "deletionTimestamp" not in job(jobs)["metadata"]
 
 
 def test_a_finished_job_stays_where_the_one_after_it_is_refused(jobs: KubernetesLauncher) -> None:
     jobs.submit(spec())
-    end(jobs, "Succeeded")
+    end(jobs, "Succeeded" if where(jobs)[3] == "pytorchjobs" else "Complete")
     uid = job(jobs)["metadata"]["uid"]
     with pytest.raises(UsageError, match=r"way \(finished\) was begun with other settings \(optim.lr"):
         jobs.submit(spec(**{"optim.lr": 0.5}))
     quota = k8s.V1ResourceQuota(
         metadata=k8s.V1ObjectMeta(name="none"),
-        spec=k8s.V1ResourceQuotaSpec(hard={"count/pytorchjobs.kubeflow.org": "0"}),
+        spec=k8s.V1ResourceQuotaSpec(hard={f"count/{where(jobs)[3]}.{where(jobs)[0]}": "0"}),
     )
     jobs._core.create_namespaced_resource_quota(jobs.namespace, quota)
     try:

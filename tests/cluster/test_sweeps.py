@@ -64,7 +64,7 @@ class Sweep:
             raise
 
     def nothing_left(self, name: str) -> bool:
-        kinds = ("pytorchjobs", "configmaps", "pods")
+        kinds = (self.platform.kind, "configmaps", "pods")
         return not any(found.startswith(name) for kind in kinds for found in self.platform.names(kind))
 
 
@@ -187,10 +187,10 @@ def test_the_controller_runs_in_the_cluster_with_few_rights_and_stops_when_asked
         "inside-0": code.digest,
     }
     for trial in sweep.trials("inside", TrialState.RUNNING):
-        job = json.loads(platform.kubectl("get", "pytorchjob", trial.user_attrs[JOBS][-1], "-o", "json"))
+        job = json.loads(platform.kubectl("get", platform.kind, trial.user_attrs[JOBS][-1], "-o", "json"))
         assert job["metadata"]["annotations"]["everest/code"] == code.digest
     for verb, what, allowed in (
-        ("create", "pytorchjobs", True), ("delete", "pytorchjobs", True), ("watch", "pytorchjobs", True),
+        ("create", platform.kind, True), ("delete", platform.kind, True), ("watch", platform.kind, True),
         ("get", "secrets", False), ("create", "pods", False), ("delete", "configmaps", True), ("get", "nodes", False),
     ):  # fmt: skip
         asked = ["auth", "can-i", verb, what, "--as", f"system:serviceaccount:{platform.namespace}:sweep-inside"]

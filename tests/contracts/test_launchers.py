@@ -20,6 +20,7 @@ from orchestration.log import Wanted, stamp
 from orchestration.profiling import profiled
 from orchestration.settings import PlatformSettings
 from orchestration.watch import JobFailed, last_line, wait
+from tests.cluster.platform import require_operator
 from tests.cluster.runs import tiny
 from tests.services import until
 
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 Spec = Callable[..., JobSpec]
 
 
-@pytest.fixture(scope="module", params=["local", "kubernetes"])
+@pytest.fixture(scope="module", params=["local", "pytorchjob", "trainjob"])
 def launcher(
     request: pytest.FixtureRequest, videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Launcher, Path]]:
@@ -44,7 +45,8 @@ def launcher(
             patch.setenv(name, value)
         from orchestration.cluster.launcher import KubernetesLauncher
 
-        yield KubernetesLauncher(PlatformSettings(gpus=2)), Path("/data")
+        require_operator(request.param)
+        yield KubernetesLauncher(PlatformSettings(gpus=2, operator=request.param)), Path("/data")
 
 
 @pytest.fixture

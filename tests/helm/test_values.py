@@ -104,8 +104,16 @@ def test_the_caretaker_may_do_what_it_does_and_no_more() -> None:
         each for each in render(SCENARIOS[0])
         if each["kind"] == "Role" and each["metadata"]["name"] == "everest-caretaker"
     ]  # fmt: skip
-    jobs = {("kubeflow.org", "pytorchjobs", verb) for verb in ("get", "patch")}
-    assert single(role["rules"]) == jobs | {("", "pods", verb) for verb in ("list", "watch", "delete")}
+    jobs = {("kubeflow.org", "pytorchjobs", verb) for verb in ("get", "list", "patch")}
+    jobs |= {("trainer.kubeflow.org", "trainjobs", verb) for verb in ("get", "list", "patch", "delete")}
+    pods_begin_again = {
+        ("trainer.kubeflow.org", "trainingruntimes", "get"),
+        ("trainer.kubeflow.org", "trainingruntimes", "update"),
+        ("jobset.x-k8s.io", "jobsets", "delete"),
+        ("", "configmaps", "delete"),
+    }
+    pods = {("", "pods", verb) for verb in ("list", "watch", "delete")}
+    assert single(role["rules"]) == jobs | pods_begin_again | pods
 
 
 def test_what_cleans_up_is_off_removes_nothing_by_itself_and_only_reads_jobs() -> None:
@@ -118,6 +126,8 @@ def test_what_cleans_up_is_off_removes_nothing_by_itself_and_only_reads_jobs() -
     assert single(there["Role"]["rules"]) == {
         ("kubeflow.org", "pytorchjobs", "get"),
         ("kubeflow.org", "pytorchjobs", "list"),
+        ("trainer.kubeflow.org", "trainjobs", "get"),
+        ("trainer.kubeflow.org", "trainjobs", "list"),
         ("", "configmaps", "get"),
         ("batch", "jobs", "list"),
     }

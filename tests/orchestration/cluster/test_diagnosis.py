@@ -9,6 +9,7 @@ from kubernetes import client as k8s
 from everest.errors import EverestError
 from orchestration.cluster.checks import operator_among
 from orchestration.cluster.diagnosis import Capacity, Diagnosis, crew, diagnose, ending, not_taken_up
+from orchestration.cluster.pytorchjob import PyTorchJobs
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -135,8 +136,9 @@ def test_how_many_pods_a_job_lacks_is_said(phases: str, policy: dict[str, int] |
     for each, phase in zip(pods, phases, strict=True):
         each.status.phase = names[phase]
         each.metadata.deletion_timestamp = NOW if phase == "T" else None
-    spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": 4}}, **({"elasticPolicy": policy} if policy else {})}
-    assert crew({"spec": spec}, pods).lack == said
+    how = {"elasticPolicy": {"nProcPerNode": 1, **policy}} if policy else {"nprocPerNode": "1"}
+    spec = {"pytorchReplicaSpecs": {"Worker": {"replicas": 4}}, **how}
+    assert crew(PyTorchJobs().shape({"spec": spec}), pods).lack == said
 
 
 def terminated(code: int, reason: str) -> k8s.V1ContainerState:
@@ -206,22 +208,22 @@ def test_a_job_without_an_ended_pod_has_no_ending() -> None:
 
 def test_a_job_that_nobody_takes_up_is_said_after_a_while() -> None:
     job: dict[str, Any] = {"metadata": {"creationTimestamp": "2025-12-31T23:59:50Z", "namespace": "lab"}}
-    assert not_taken_up(job, [], NOW) is None
-    found = not_taken_up(job, [], NOW + timedelta(seconds=15))
+    assert not_taken_up(PyTorchJobs(), job, [], NOW) is None
+    found = not_taken_up(PyTorchJobs(), job, [], NOW + timedelta(seconds=15))
     assert found is not None
     assert found.reason.startswith(
         "nobody has taken it up in 25 s: does Kubeflow's training operator run, and look after lab?"
     )
-    assert not_taken_up(job, [pod()], NOW + timedelta(minutes=9)) is None
+    assert not_taken_up(PyTorchJobs(), job, [pod()], NOW + timedelta(minutes=9)) is None
     job["status"] = {"conditions": [{"type": "Created", "status": "True"}]}
-    found = not_taken_up(job, [], NOW + timedelta(seconds=50))
+    found = not_taken_up(PyTorchJobs(), job, [], NOW + timedelta(seconds=50))
     assert found is not None
     assert found.reason.startswith("no pods were made for it in 60 s")
-    found = not_taken_up(job, [], NOW + timedelta(days=2))
+    found = not_taken_up(PyTorchJobs(), job, [], NOW + timedelta(days=2))
     assert found is not None
     assert found.reason.startswith("no pods were made for it in 172810 s")
     job["status"]["conditions"].append({"type": "Restarting", "status": "True"})
-    assert not_taken_up(job, [], NOW + timedelta(days=2)) is None
+    assert not_taken_up(PyTorchJobs(), job, [], NOW + timedelta(days=2)) is None
 
 
 def operator(ready: int | None, *words: str, image: str = "kubeflow/training-operator:v1-9") -> k8s.V1Deployment:
@@ -236,14 +238,16 @@ def operator(ready: int | None, *words: str, image: str = "kubeflow/training-ope
 
 def test_an_operator_that_takes_nothing_up_is_said() -> None:
     other = operator(1, image="registry.example.org/other:2")
-    assert operator_among([other, operator(1)], "lab") == "v1-9"
-    assert operator_among([operator(1, "--namespace=lab")], "lab") == "v1-9"
+    assert operator_among([other, operator(1)], "lab", PyTorchJobs()) == "v1-9"
+    assert operator_among([operator(1, "--namespace=lab")], "lab", PyTorchJobs()) == "v1-9"
     assert (
-        operator_among([operator(1, image="registry.example.org:5000/training-operator@sha256:ab")], "lab")
+        operator_among(
+            [operator(1, image="registry.example.org:5000/training-operator@sha256:ab")], "lab", PyTorchJobs()
+        )
         == "sha256:ab"
     )
     with pytest.raises(EverestError, match="training-operator of kubeflow has no ready replica"):
-        operator_among([other, operator(None)], "lab")
+        operator_among([other, operator(None)], "lab", PyTorchJobs())
     with pytest.raises(EverestError, match="looks after elsewhere alone, not lab"):
-        operator_among([operator(1, "--namespace=elsewhere")], "lab")
-    assert "version unknown" in operator_among([other], "lab")
+        operator_among([operator(1, "--namespace=elsewhere")], "lab", PyTorchJobs())
+    assert "version unknown" in operator_among([other], "lab", PyTorchJobs())

@@ -12,7 +12,8 @@ import yaml
 
 from everest.config import Experiment
 from everest.errors import UsageError
-from orchestration.cluster.manifest import manifest
+from orchestration.cluster.jobs import OPERATORS
+from orchestration.cluster.manifest import Manifest, manifest
 from orchestration.cluster.pods import to_yaml
 from orchestration.job import EXPERIMENT_FILE, JobSpec
 from orchestration.settings import PlatformSettings
@@ -35,8 +36,10 @@ CASES: dict[str, dict[str, Any]] = {
         "pod_patch": GOLDEN / "patch.yaml",
     },
     "elastic": {"s3_bucket": "videos", "nodes": "2..4", "processes": 1, "grace_s": 60},
+    "trainjob": {"s3_bucket": "videos", "operator": "trainjob"},
     "no-gpus": {"s3_bucket": "videos", "gpus": 0, "processes": 2, "cpu": "2500m", "data": "/srv/videos"},
 }  # fmt: skip
+CASES["trainjob-everything"] = CASES["everything"] | {"operator": "trainjob"}
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +50,23 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def made(name: str, **more: Any) -> str:
-    return to_yaml(*manifest(SPEC, PlatformSettings(**{"user": "ada"} | CASES[name] | more)))
+    needed, job, config = manifest_of(SPEC, **{"user": "ada"} | CASES[name] | more)
+    return to_yaml(*needed, job, config)
+
+
+def manifest_of(spec: JobSpec, **settings: Any) -> Manifest:
+    """PyTorchJobs, unless the settings say otherwise."""
+    found = PlatformSettings(**{"operator": "pytorchjob"} | settings)
+    (operator,) = [each for each in OPERATORS if each.setting == found.operator]
+    return manifest(spec, found, operator)
+
+
+def template_of(objects: list[Any]) -> Any:
+    """The pods' of a manifest."""
+    first = objects[0]["spec"]
+    if objects[0]["kind"] == "PyTorchJob":
+        return first["pytorchReplicaSpecs"]["Worker"]["template"]
+    return first["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -57,9 +76,9 @@ def test_a_manifest_is_the_one_that_was_approved(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_config_map_holds_the_experiment_whole_under_the_path_that_the_worker_reads(name: str) -> None:
-    job, config = yaml.safe_load_all(made(name))
-    assert Experiment.parse(yaml.safe_load(config["data"]["experiment.yaml"])) == SPEC.experiment
-    pod = job["spec"]["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]
+    objects = list(yaml.safe_load_all(made(name)))
+    assert Experiment.parse(yaml.safe_load(objects[-1]["data"]["experiment.yaml"])) == SPEC.experiment
+    pod = template_of(objects)["spec"]
     (volume,) = [each["name"] for each in pod["volumes"] if "configMap" in each]
     mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
     assert f"{mounts[volume]}/experiment.yaml" == EXPERIMENT_FILE
@@ -234,7 +253,7 @@ def test_settings_that_make_no_manifest_are_one_line(name: str, value: str, said
 def test_a_name_that_no_service_may_have_is_refused() -> None:
     spec = JobSpec(SPEC.experiment.override({"name": "3-frames"}))
     with pytest.raises(UsageError, match="name = '3-frames': must begin with a letter"):
-        manifest(spec, PlatformSettings(s3_bucket="videos"))
+        manifest_of(spec, s3_bucket="videos")
 
 
 if __name__ == "__main__":

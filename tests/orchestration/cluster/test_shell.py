@@ -63,7 +63,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     kubectl = tmp_path / "bin/kubectl"
     kubectl.write_text(
         "#!/bin/sh\n"
-        'case "$*" in *" here --container"*) ;; *) echo "Error: no pod" >&2; exit 1;; esac\n'
+        'case "$*" in *" here -- "*) ;; *) echo "Error: no pod" >&2; exit 1;; esac\n'
         f'while [ "$1" != -- ]; do shift; done; shift; cd {tmp_path}/pod && exec "$@"\n'
     )
     kubectl.chmod(0o755)
