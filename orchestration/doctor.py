@@ -205,7 +205,10 @@ def _webhook(settings: PlatformSettings, tell: bool) -> str:
     try:
         webhook = Webhook.here()
     except UsageError as error:
-        raise (_Unset if settings.notify_secret and not tell else EverestError)(str(error)) from None
+        if settings.notify_secret and not tell:
+            said = f"jobs find a webhook in the Secret {settings.notify_secret} (EVEREST_NOTIFY_SECRET)"
+            raise _Unset(f"{said}; with {WEBHOOK} here too, everest doctor --tell tries it") from None
+        raise EverestError(str(error)) from None
     if webhook is None:
         raise _Unset(f"nobody is told how runs go ({WEBHOOK}, or a Secret with it: EVEREST_NOTIFY_SECRET)")
     if not tell:

@@ -100,6 +100,7 @@ def keep(
     store.point("mlflow-run.json", json.dumps({"run": run}))
     store.point("starts/0.json", "{}")
     store.write("logs/20261128T000000.000000Z-00000/rank-00000-000001.gz", b"said")
+    store.write("stalls/nccl-20261128T000000Z-3", b"collectives")
     store.write("notes.txt", b"somebody's")
     save(store, tmp_path / name)
     if finished:
@@ -200,7 +201,7 @@ def test_killed_at_any_file_it_leaves_whole_checkpoints_and_goes_on_when_typed_a
         assert latest is None or (newest and json.loads(latest)["checkpoint"] == newest.name)
         assert mlflow_client(settings).get_run(run).info.lifecycle_stage == "active"
     assert store.list() == ["notes.txt"]
-    assert kills == 2 + 2 * 4 + 1 + 3
+    assert kills == 2 + 2 * 4 + 2 + 3
     assert mlflow_client(settings).get_run(run).info.lifecycle_stage == "deleted"
 
 
