@@ -1,7 +1,6 @@
 """Jobs of a cluster."""
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -9,17 +8,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kubeflow.training import TrainingClient
-from kubernetes.client.exceptions import ApiException
 
 from everest.errors import UsageError
+from orchestration.cluster.around import Around
 from orchestration.cluster.avoiding import avoided_by
 from orchestration.cluster.batch import BatchJobs
-from orchestration.cluster.diagnosis import Capacity, crew, diagnose, ending, not_taken_up
+from orchestration.cluster.diagnosis import crew, diagnose, ending, not_taken_up
 from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.jobs import OPERATORS, Jobs, operator_of, state_of
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import CODE_DIGEST, GROUP, USER, Manifest, manifest
+from orchestration.cluster.manifest import CODE_DIGEST, GROUP, OURS, USER, Manifest, manifest
 from orchestration.cluster.operator import Operator
 from orchestration.cluster.pods import to_yaml
 from orchestration.cluster.shell import PodFolder
@@ -77,11 +76,14 @@ class KubernetesLauncher:
 
     @answered
     def status(self, name: str) -> JobStatus:
-        return self._status(self._jobs.get(name))
+        job = self._jobs.get(name)
+        return self._status(job, self._around(f"{operator_of(job).of_job}={name}"))
 
     @answered
     def list(self) -> Sequence[JobStatus]:
-        return sorted(map(self._status, self._jobs.all()), key=lambda status: status.created, reverse=True)
+        around = self._around(OURS)
+        statuses = (self._status(job, around) for job in self._jobs.all())
+        return sorted(statuses, key=lambda status: status.created, reverse=True)
 
     def follow(self, group: str) -> AbstractContextManager[Following]:
         return WatchedJobs(self._jobs, self.namespace, f"{GROUP}={group}")
@@ -197,10 +199,13 @@ class KubernetesLauncher:
         except UnknownJobError:
             return True
 
-    def _status(self, job: Any) -> JobStatus:
+    def _around(self, pods: str) -> Around:
+        return Around(self._core, self.settings, pods)
+
+    def _status(self, job: Any, around: Around) -> JobStatus:
         name, operator = job["metadata"]["name"], operator_of(job)
         state = operator.state_of(job)
-        all_pods = self._pods(operator, name)
+        all_pods = around.pods(operator, name)
         pods, replaced = operator.team(job, all_pods)
         created = datetime.fromisoformat(job["metadata"]["creationTimestamp"])
         team = crew(operator.shape(job), pods)
@@ -211,11 +216,11 @@ class KubernetesLauncher:
             state = "restarting"
         found, end = None, None
         if lack or state in {"pending", "restarting", "failed"}:
-            events, now = self._events(operator.told_of(name), created), datetime.now(UTC)
+            events, now = around.events(operator.told_of(name), created), datetime.now(UTC)
             end = ending(pods, events)
             if state != "failed":
                 gpu = self.settings.gpu_resource
-                found = diagnose(pods, events, self._capacity(), now, gpu) or not_taken_up(operator, job, pods, now)
+                found = diagnose(pods, events, around.capacity, now, gpu) or not_taken_up(operator, job, pods, now)
         reason = found.reason if found else end.reason if end and not lack else ""
         reason = "; ".join(filter(None, (lack, reason)))
         if state == "failed" and not reason:
@@ -239,37 +244,6 @@ class KubernetesLauncher:
             image=running[0].image_id if running else "",
             avoids=tuple(avoided_by(job["metadata"].get("annotations"))),
         )
-
-    def _events(self, ours: re.Pattern[str], created: datetime) -> Sequence[Any]:
-        """Of this job and its pods, and of none that had the name before."""
-        return [
-            event
-            for event in self._core.list_namespaced_event(self.namespace).items
-            if ours.fullmatch(event.involved_object.name) and (event.last_timestamp or event.event_time) >= created
-        ]
-
-    def _capacity(self) -> Capacity | None:
-        """None where one may not see the nodes."""
-        try:
-            nodes = self._core.list_node().items
-            pods = self._core.list_pod_for_all_namespaces(field_selector="status.phase!=Succeeded,status.phase!=Failed")
-        except ApiException as error:
-            if error.status == 403:
-                return None
-            raise
-        gpu = self.settings.gpu_resource
-        free = {node.metadata.name: int((node.status.allocatable or {}).get(gpu, 0)) for node in nodes}
-        most = max(free.values(), default=0)
-        for pod in pods.items:
-            if pod.spec.node_name in free:
-                free[pod.spec.node_name] -= sum(
-                    int(((each.resources and each.resources.requests) or {}).get(gpu, 0))
-                    for each in pod.spec.containers
-                )
-        return Capacity(most, max(free.values(), default=0))
-
-    def _pods(self, operator: Operator, name: str) -> Sequence[Any]:
-        return list(self._core.list_namespaced_pod(self.namespace, label_selector=f"{operator.of_job}={name}").items)
 
 
 def _places(operator: Operator, job: Any) -> tuple[list[str], int, bool]:
