@@ -52,13 +52,11 @@ class Jobs:
 
     def all(self) -> Sequence[Any]:
         """Of this project."""
-        return [
-            job
-            for operator in self.operators
-            for job in self.api.list_namespaced_custom_object(*operator.where(self._namespace), label_selector=OURS)[
-                "items"
-            ]
-        ]
+        return [job for operator in self.operators for job in self._of(operator)]
+
+    def of_every_kind(self) -> Sequence[Any]:
+        """Of this project, whichever operator is wanted. Raises ApiException, also where one may not see them all."""
+        return [job for operator in OPERATORS if self._has(operator) for job in self._of(operator)]
 
     @answered
     def get(self, name: str) -> Any:
@@ -121,6 +119,10 @@ class Jobs:
                 raise NameInUseError(f"{name} was replaced by another job meanwhile; that one is left alone") from None
             if error.status != 404:
                 raise
+
+    def _of(self, operator: Operator) -> Sequence[Any]:
+        where = operator.where(self._namespace)
+        return list(self.api.list_namespaced_custom_object(*where, label_selector=OURS)["items"])
 
     def _where(self, tree: Any) -> tuple[str, str, str, str]:
         operator = _BY_KIND[tree["kind"]]

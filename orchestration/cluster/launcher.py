@@ -18,7 +18,7 @@ from orchestration.cluster.errors import answered, configured
 from orchestration.cluster.following import WatchedJobs
 from orchestration.cluster.jobs import OPERATORS, Jobs, operator_of, state_of
 from orchestration.cluster.logs import PodLogs
-from orchestration.cluster.manifest import CODE_DIGEST, GROUP, OURS, USER, Manifest, manifest
+from orchestration.cluster.manifest import CODE_DIGEST, GROUP, NAME, OURS, USER, Manifest, manifest
 from orchestration.cluster.operator import Operator
 from orchestration.cluster.pods import to_yaml
 from orchestration.cluster.shell import PodFolder
@@ -96,9 +96,11 @@ class KubernetesLauncher:
 
     @answered
     def needs(self) -> Mapping[str, Needs]:
-        """Raises EverestError where a job's experiment is gone, and nobody knows."""
-        found = self.batch.needs()
-        for job in self._jobs.all():
+        """Raises EverestError where a job's experiment is gone, and nobody knows. Pods may outlive a cancelled job."""
+        pods = self._core.list_namespaced_pod(self.namespace, label_selector=OURS).items
+        going = (pod for pod in pods if pod.status.phase not in {"Succeeded", "Failed"})
+        found = {pod.metadata.labels.get(NAME, ""): Needs() for pod in going} | self.batch.needs()
+        for job in self._jobs.of_every_kind():
             name, noted = job["metadata"]["name"], job["metadata"].get("annotations", {})
             if state_of(job) != "succeeded" and (tree := self._submissions.experiment(name)) is not None:
                 found[name] = Needs([tree["init"]] if tree.get("init") else [], noted.get(CODE_DIGEST, ""))

@@ -18,6 +18,7 @@ from orchestration.teams import team_sizes
 
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
 OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())  # as a selector
+NAME = "app.kubernetes.io/instance"  # the label with a job's, of its pods too
 EXPERIMENT_KEY = "experiment.yaml"  # of the ConfigMap
 CONFIG_HASH, COMMIT, CODE_DIGEST = "everest/config-hash", "everest/commit", "everest/code"
 GROUP, USER = "everest/group", "everest/user"
@@ -205,7 +206,7 @@ def _volumes(spec: JobSpec, settings: PlatformSettings) -> tuple[list[k8s.V1Volu
 def _labels(spec: JobSpec) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "everest",
-        "app.kubernetes.io/instance": spec.name,
+        NAME: spec.name,
         "app.kubernetes.io/component": spec.experiment.stage,
         **({GROUP: spec.group} if spec.group else {}),
         **LABELS,

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from everest.errors import EverestError
 from orchestration.cluster.avoiding import is_lost, unfit_node
-from orchestration.cluster.manifest import OURS
+from orchestration.cluster.manifest import NAME, OURS
 from orchestration.outbox import one_line
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,6 @@ _CLEAR_S = 60  # between two looks at all jobs
 _PAUSE_S = 1.0
 _OVERTAKEN = {404, 409, 410}  # something has changed meanwhile
 _PASSING = {*_OVERTAKEN, 429}
-_JOB = "app.kubernetes.io/instance"
 
 
 class Tending:
@@ -79,7 +78,7 @@ class Tending:
             self._see(event["object"])
 
     def _see(self, pod: Any) -> None:
-        name, job = pod.metadata.name, pod.metadata.labels.get(_JOB)
+        name, job = pod.metadata.name, pod.metadata.labels.get(NAME)
         if job and (node := unfit_node(pod)) and self._avoid(job, node):
             log.warning("%s: %s was unfit for %s; from now on the job's pods avoid it", job, node, name)
         if is_lost(pod, datetime.now(UTC)):

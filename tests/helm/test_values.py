@@ -129,6 +129,7 @@ def test_what_cleans_up_is_off_removes_nothing_by_itself_and_only_reads_jobs() -
         ("trainer.kubeflow.org", "trainjobs", "get"),
         ("trainer.kubeflow.org", "trainjobs", "list"),
         ("", "configmaps", "get"),
+        ("", "pods", "list"),
         ("batch", "jobs", "list"),
     }
     pod = pod_of(there["CronJob"])
