@@ -157,6 +157,9 @@ class PlatformSettings(BaseSettings):
     )
     priority_class: Name | None = None
     queue: Name | None = Field(None, description="Kueue's LocalQueue")
+    queue_priority: Name | None = Field(
+        None, description="Kueue's WorkloadPriorityClass: who goes first in the queue, and preempts whom"
+    )
     ttl_s: int = Field(7 * 86400, ge=0, description="seconds that a finished job stays to be looked at")
     deadline_s: Positive | None = Field(None, description="seconds after which a job is ended")
     backoff_limit: int = Field(3, ge=0, description="restarts without a new checkpoint in between")

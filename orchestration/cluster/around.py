@@ -1,4 +1,4 @@
-"""What the state of jobs shows in, apart from themselves: their pods, events, and the room there is."""
+"""What the state of jobs shows in besides: their pods, events, places in queues, and the room there is."""
 
 import re
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from kubernetes.client.exceptions import ApiException
 
 from orchestration.cluster.diagnosis import Capacity
 from orchestration.cluster.operator import Operator
+from orchestration.cluster.queue import workloads_of
 from orchestration.settings import PlatformSettings
 
 
@@ -53,6 +54,11 @@ class Around:
                     for each in pod.spec.containers
                 )
         return Capacity(most, max(free.values(), default=0))
+
+    @cached_property
+    def workloads(self) -> Sequence[Any]:
+        """What Kueue has in its queues."""
+        return workloads_of(k8s.CustomObjectsApi(self._core.api_client), self._namespace)
 
     @cached_property
     def _pods(self) -> Sequence[Any]:

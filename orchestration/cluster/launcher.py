@@ -21,6 +21,7 @@ from orchestration.cluster.logs import PodLogs
 from orchestration.cluster.manifest import CODE_DIGEST, GROUP, NAME, OURS, USER, Manifest, manifest
 from orchestration.cluster.operator import Operator
 from orchestration.cluster.pods import to_yaml
+from orchestration.cluster.queue import why_suspended
 from orchestration.cluster.shell import PodFolder
 from orchestration.cluster.submission import Submissions
 from orchestration.cluster.tending import Tending
@@ -228,7 +229,7 @@ class KubernetesLauncher:
         if state == "failed" and not reason:
             reason = operator.said(job)
         if state == "suspended":
-            reason = f"waits in the queue {self.settings.queue}" if self.settings.queue else "suspended"
+            reason = why_suspended(job, around.workloads)
         running = [each for pod in pods for each in pod.status.container_statuses or [] if each.image_id]
         return JobStatus(
             name=name,

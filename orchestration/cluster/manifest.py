@@ -10,10 +10,11 @@ from everest.errors import UsageError
 from orchestration.cluster.avoiding import AVOIDS
 from orchestration.cluster.operator import Operator
 from orchestration.cluster.pods import WRITABLE, api, container, data_volume, pod_template, scratch_volumes, to_tree
+from orchestration.cluster.queue import PRIORITY, QUEUE
 from orchestration.cluster.reach import require_named_bucket, require_reachable
 from orchestration.job import CODE, MLFLOW_PAGES, POD_IP, SETTINGS_FOLDER, SUBMITTED, JobSpec
 from orchestration.provenance import TAGS
-from orchestration.settings import PlatformSettings
+from orchestration.settings import PlatformSettings, variable
 from orchestration.teams import team_sizes
 
 LABELS = {"app.kubernetes.io/part-of": "everest", "app.kubernetes.io/managed-by": "everest-jobs"}
@@ -43,8 +44,7 @@ def manifest(spec: JobSpec, settings: PlatformSettings, operator: Operator) -> M
     template = _template(spec, here, settings, operator)
     require_named_bucket(here)
     require_reachable(here, to_tree(template.spec), "s3_endpoint", "mlflow_uri")
-    queue = {"kueue.x-k8s.io/queue-name": settings.queue} if settings.queue else {}
-    *needed, job = operator.objects(_metadata(spec, settings, queue), template, settings)
+    *needed, job = operator.objects(_metadata(spec, settings, _queueing(settings)), template, settings)
     config = k8s.V1ConfigMap(
         api_version="v1",
         kind="ConfigMap",
@@ -53,6 +53,17 @@ def manifest(spec: JobSpec, settings: PlatformSettings, operator: Operator) -> M
         immutable=True,
     )
     return Manifest(needed, job, config)
+
+
+def _queueing(settings: PlatformSettings) -> Mapping[str, str]:
+    """Labels. Raises UsageError."""
+    if settings.queue_priority and not settings.queue:
+        raise UsageError(
+            f"{variable('queue_priority')} = {settings.queue_priority!r}: jobs have it in a queue, and "
+            f"{variable('queue')} names none"
+        )
+    labels = {QUEUE: settings.queue, PRIORITY: settings.queue_priority}
+    return {name: value for name, value in labels.items() if value}
 
 
 def _metadata(spec: JobSpec, settings: PlatformSettings, labels: Mapping[str, str]) -> k8s.V1ObjectMeta:

@@ -29,7 +29,8 @@ CASES: dict[str, dict[str, Any]] = {
         "namespace": "lab", "image": "registry.example.org/everest@sha256:" + "0" * 64, "pull_secret": "registry",
         "service_account": "everest-job", "nodes": "4", "cpu": "64", "memory": "500Gi", "shm": "64Gi",
         "data": "pvc:videos",
-        "priority_class": "research", "queue": "gpus", "ttl_s": 3600, "deadline_s": 86400, "backoff_limit": 1,
+        "priority_class": "research", "queue": "gpus", "queue_priority": "urgent",
+        "ttl_s": 3600, "deadline_s": 86400, "backoff_limit": 1,
         "grace_s": 120, "s3_endpoint": "https://s3.example.org", "s3_bucket": "videos", "s3_prefix": "lab/everest",
         "s3_secret": "s3", "mlflow_uri": "https://mlflow.example.org", "mlflow_secret": "mlflow",
         "notify_secret": "slack",
@@ -242,6 +243,7 @@ def test_a_patch_that_no_pod_can_take_is_one_line(tmp_path: Path, text: str, sai
         ("nodes", "3..4", r"EVEREST_NODES \(--nodes\) = '3..4': .* by 1 or 2 or 4 pods"),
         ("nodes", "2..7", r"EVEREST_NODES \(--nodes\) = '2..7': .* by 1 or 2 or 4 pods"),
         ("processes", "7", r"are shared evenly by no number of pods of 7 processes$"),
+        ("queue_priority", "urgent", r"EVEREST_QUEUE_PRIORITY .* = 'urgent': .* EVEREST_QUEUE .*names none"),
         ("pod_patch", "nowhere.yaml", "pod patch nowhere.yaml .* cannot be read"),
     ],
 )  # fmt: skip
