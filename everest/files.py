@@ -49,12 +49,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock on the file ``path`` against other processes, while these live; False where another has it."""
+def locked(path: Path, wait: bool = True, shared: bool = False) -> Iterator[bool]:
+    """Holds a lock on the file ``path`` against other processes, while these live; False where another has it.
+
+    ``shared``: with all who hold it so.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind if wait else kind | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:

@@ -226,7 +226,7 @@ class LocalLauncher:
         """Whether its process is being started and has not yet said which it is."""
         if self._file(name, PROCESS).exists():
             return False
-        with locked(self._file(name, _LOCK), wait=False) as nobody_is:
+        with locked(self._file(name, _LOCK), wait=False, shared=True) as nobody_is:
             return not nobody_is
 
     def _started(self, name: str) -> psutil.Process | None:
