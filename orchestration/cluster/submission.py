@@ -21,6 +21,7 @@ from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, Manifest
 from orchestration.job import ENDED, NameInUseError, UnknownJobError
 
 _GONE_S = 60
+_UNHEARD_S = 15
 _UNDER_WAY = timedelta(minutes=1)  # between another's ConfigMap and its job
 
 
@@ -37,7 +38,7 @@ class Submissions:
         config, needed = self._put(made.config), []
         try:
             needed = [self._jobs.put(each) for each in made.needed]
-            self._jobs.create(made.job)
+            self._create(made)
         except BaseException as error:
             if is_there_already(error):  # and may use the ConfigMap
                 raise self._taken(name) from None
@@ -53,6 +54,20 @@ class Submissions:
         except NameInUseError:
             self._jobs.delete(there)
             raise
+
+    def _create(self, made: Manifest) -> None:
+        """What a job needs and was just made, those who admit it may not have heard of yet."""
+        deadline = time.monotonic() + _UNHEARD_S
+        while True:
+            try:
+                self._jobs.create(made.job)
+            except ApiException as error:
+                unheard = made.needed and error.status == 403 and "not found" in str(error.body)
+                if not unheard or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
     def mend(self, config: Any) -> None:
         """Makes the ConfigMap of a job again where it is missing, whose pods wait for it."""
@@ -119,7 +134,7 @@ class Submissions:
     def _wait_until_gone(self, name: str, seconds: float, uid: str = "") -> None:
         """The job of that uid, and pods of a job of that name, which would answer to the names of the next one's."""
         deadline = time.monotonic() + seconds
-        while self._is_there(name, uid) or self._has_pods(name):
+        while (uid and self._is_there(name, uid)) or self._has_pods(name):
             if time.monotonic() > deadline:
                 raise EverestError(
                     f"{name} is being removed from {self._namespace} for {seconds:.0f} s and is still there"

@@ -277,8 +277,10 @@ def test_a_launcher_of_many_jobs_asks_for_its_bucket_once(
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump({**config, "contexts": [context], "users": users}))
     # The client reads KUBECONFIG when it is imported.
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    from orchestration.cluster.jobs import OPERATORS, Jobs
     from orchestration.cluster.launcher import KubernetesLauncher
 
+    monkeypatch.setattr(Jobs, "operators", OPERATORS)
     launcher = KubernetesLauncher(settings.model_copy(update={"pod_s3_endpoint": "http://s3.example.org"}))
     proxy.refused["*"] = Refusal(404, "NoSuchBucket")
     with pytest.raises(UsageError, match="has no such bucket"):
