@@ -110,8 +110,9 @@ def _launch(options: argparse.Namespace, settings: PlatformSettings, rest: list[
     if options.in_cluster:
         from sweeps.incluster import launch_in_cluster
 
-        code = None if options.no_code else working_tree()
-        launch_in_cluster(space, settings, _budget_flags(options), code, options.dry_run)
+        tree = None if options.no_code or options.code else working_tree()
+        code = "" if options.no_code else options.code or (tree.digest if tree else "")
+        launch_in_cluster(space, settings, _budget_flags(options), code, tree, options.dry_run)
         return
     if options.dry_run:
         for experiment in one_of(space):

@@ -17,9 +17,10 @@ _RESTARTS = 1000  # of the pod; what it does itself wrong ends the Job
 
 
 def launch_in_cluster(
-    space: Space, settings: PlatformSettings, budget: list[str], code: Code | None, dry_run: bool
+    space: Space, settings: PlatformSettings, budget: list[str], code: str, tree: Code | None, dry_run: bool
 ) -> None:
-    """Starts it, in place of one of that name that ended, and its jobs with ``code``; none: the image's own.
+    """Starts it, in place of one of that name that ended, and its jobs with the code of that digest; empty: the
+    image's own. ``tree``: that code, where it is still to be sent.
 
     Raises UsageError, NameInUseError, and EverestError where the code cannot be sent.
     """
@@ -31,8 +32,8 @@ def launch_in_cluster(
     from orchestration.s3_checks import require_bucket
 
     require_bucket(settings)
-    if code:
-        send(code, settings)
+    if tree:
+        send(tree, settings)
     KubernetesLauncher(settings).run_controller(objects)
     print(
         f"{space.name} is searched in {settings.namespace}; everest-sweep status {space.name} shows how it goes, "
@@ -41,9 +42,7 @@ def launch_in_cluster(
     )
 
 
-def manifests(
-    space: Space, settings: PlatformSettings, budget: list[str], code: Code | None = None
-) -> list[dict[str, Any]]:
+def manifests(space: Space, settings: PlatformSettings, budget: list[str], code: str = "") -> list[dict[str, Any]]:
     """What the controller needs, and last its Job. Raises UsageError."""
     here, settings = settings, settings.for_pods()
     if not settings.studies:
@@ -63,7 +62,7 @@ def manifests(
         "app.kubernetes.io/managed-by": "everest-sweep",
     }
     metadata = {"name": name, "namespace": settings.namespace, "labels": labels}
-    needed = {INITS: " ".join(sorted(space.inits)), CODE_DIGEST: code.digest if code else ""}
+    needed = {INITS: " ".join(sorted(space.inits)), CODE_DIGEST: code}
     files = {_SPACE_FILE: yaml.safe_dump(space.model_dump(mode="json", by_alias=True), sort_keys=False)}
     environment = settings.environment() | {MLFLOW_PAGES: str(here.mlflow_uri)}
     if settings.pod_patch:
@@ -73,7 +72,7 @@ def manifests(
     secrets = (settings.s3_secret, settings.mlflow_secret, settings.studies_secret)
     template = controller_pod(
         settings,
-        [*command, "--on-interrupt", "leave", *budget, *(["--code", code.digest] if code else ["--no-code"])],
+        [*command, "--on-interrupt", "leave", *budget, *(["--code", code] if code else ["--no-code"])],
         environment,
         secrets,
         name,

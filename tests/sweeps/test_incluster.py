@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+import yaml
 
 from everest.errors import UsageError
-from orchestration.code import Code
 from orchestration.settings import PlatformSettings
+from sweeps.cli import main
 from sweeps.incluster import manifests
 from sweeps.space import Space
 
@@ -38,10 +39,25 @@ def test_what_a_controller_could_do_nothing_with_is_refused_before_it_starts(giv
 def test_a_controller_says_what_its_trials_will_begin_from_and_their_code() -> None:
     """As long as there is no trial nothing else does."""
     space = Space.load("finetune").changed({}, {"init": "work/mine"})
-    *_, job = manifests(space, PlatformSettings(**THERE), [], Code("ab12", b""))
+    *_, job = manifests(space, PlatformSettings(**THERE), [], "ab12")
     assert job["metadata"]["annotations"] == {"everest/inits": "work/mine", "everest/code": "ab12"}
     command = job["spec"]["template"]["spec"]["containers"][0]["command"]
     assert command[-2:] == ["--code", "ab12"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "handed_on"), [(["--code", "ab12"], ["--code", "ab12"]), (["--code", "ab12", "--no-code"], ["--no-code"])]
+)
+def test_code_that_was_sent_before_is_what_a_controllers_jobs_run(
+    flags: list[str], handed_on: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in THERE.items():
+        monkeypatch.setenv(f"EVEREST_{name.upper()}", value)
+    with pytest.raises(SystemExit) as ended:
+        main(["launch", "smoke", "--trials", "1", "--in-cluster", "--dry-run", *flags])
+    assert ended.value.code in {0, None}
+    *_, job = yaml.safe_load_all(capsys.readouterr().out)
+    assert job["spec"]["template"]["spec"]["containers"][0]["command"][-len(handed_on) :] == handed_on
 
 
 def test_what_begins_from_nothing_or_from_another_stage_needs_no_run() -> None:
