@@ -48,6 +48,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
 @contextmanager
 def locked(path: Path, wait: bool = True, shared: bool = False) -> Iterator[bool]:
     """Holds a lock on the file ``path`` against other processes, while these live; False where another has it.

@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from everest.errors import UsageError
-from everest.files import locked, whole_file, write_text
+from everest.files import locked, write_bytes, write_text
 from orchestration.job import (
     AGAIN,
     EXIT_CODE,
@@ -266,8 +266,7 @@ class _Folder:
         return None
 
     def write(self, name: str, content: bytes) -> None:
-        with whole_file(self._folder / name) as temporary:
-            temporary.write_bytes(content)
+        write_bytes(self._folder / name, content)
 
     def remove(self, name: str) -> None:
         (self._folder / name).unlink(missing_ok=True)

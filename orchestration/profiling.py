@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from everest.errors import EverestError, UsageError
-from everest.files import whole_file
+from everest.files import write_bytes
 from everest.profile_files import answers, question
 from orchestration.job import Launcher, RunFolder, Unreachable
 from orchestration.launchers import open_launcher
@@ -37,8 +37,7 @@ def profile(options: argparse.Namespace, settings: PlatformSettings, _: list[str
     if out.exists():
         raise UsageError(f"--out {out} is there already; choose another")
     trace = profiled(open_launcher(options.launcher, settings), options.job, options.rank, options.steps)
-    with whole_file(out) as temporary:
-        temporary.write_bytes(trace)
+    write_bytes(out, trace)
     print(f"https://ui.perfetto.dev opens it, and chrome://tracing: {out.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
     print(out)
 

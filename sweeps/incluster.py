@@ -51,7 +51,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str], code:
         raise UsageError(f"{variable('mlflow_uri')} is not set: the controller reads its trials' numbers there")
     from orchestration.cluster.batch import CONTROLLER, INITS
     from orchestration.cluster.manifest import CODE_DIGEST, controller_pod
-    from orchestration.cluster.pods import CONTAINER
+    from orchestration.cluster.pods import final
     from orchestration.cluster.reach import require_named_bucket, require_reachable
 
     name = f"sweep-{space.name}"
@@ -90,14 +90,7 @@ def manifests(space: Space, settings: PlatformSettings, budget: list[str], code:
             "spec": {
                 "backoffLimit": _RESTARTS,
                 "ttlSecondsAfterFinished": settings.ttl_s,
-                "podFailurePolicy": {
-                    "rules": [
-                        {
-                            "action": "FailJob",
-                            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2]},
-                        }
-                    ]
-                },
+                "podFailurePolicy": {"rules": [final([1, 2])]},
                 "template": template,
             },
         },

@@ -9,7 +9,7 @@ from kubernetes.client.exceptions import ApiException
 
 from everest.errors import EverestError
 from orchestration.cluster.errors import answered, is_there_already
-from orchestration.cluster.manifest import LABELS, OURS
+from orchestration.cluster.manifest import OURS, are_ours
 from orchestration.cluster.operator import Operator
 from orchestration.cluster.pods import to_tree
 from orchestration.cluster.pytorchjob import PyTorchJobs
@@ -22,16 +22,12 @@ _BY_KIND = {kind: each for each in OPERATORS for kind in each.plurals}
 
 
 def operator_of(job: Any) -> Operator:
-    """``job`` is as the API server has it."""
+    """``job``, or what it needs, is as the API server has it."""
     return _BY_KIND[job["kind"]]
 
 
 def state_of(job: Any) -> State:
     return operator_of(job).state_of(job)
-
-
-def is_ours(there: Any) -> bool:
-    return bool(there["metadata"].get("labels", {}).items() >= LABELS.items())
 
 
 class Jobs:
@@ -68,14 +64,12 @@ class Jobs:
                 if error.status != 404 or "page not found" in str(error.body):
                     raise
                 continue
-            if not is_ours(job):
+            if not are_ours(job["metadata"].get("labels")):
                 raise NameInUseError(
                     f"the {operator.kind} {name} in {self._namespace} is not one of this project; choose another name"
                 )
             return job
-        raise UnknownJobError(
-            f"no job {name!r} in {self._namespace}; everest-jobs list shows those there are"
-        ) from None
+        raise UnknownJobError(f"no job {name!r} in {self._namespace}; everest-jobs list shows those there are")
 
     def create(self, manifest: Any, try_only: bool = False) -> Any:
         """A job, or what it needs, as it is in the cluster then; ``try_only``: whether that would take it.
@@ -96,7 +90,7 @@ class Jobs:
         tree = to_tree(manifest)
         name = tree["metadata"]["name"]
         there = self.api.get_namespaced_custom_object(*self._where(tree), name)
-        if not is_ours(there):
+        if not are_ours(there["metadata"].get("labels")):
             raise NameInUseError(
                 f"the {tree['kind']} {name} in {self._namespace} is not one of this project; choose another --name"
             )
@@ -125,8 +119,7 @@ class Jobs:
         return list(self.api.list_namespaced_custom_object(*where, label_selector=OURS)["items"])
 
     def _where(self, tree: Any) -> tuple[str, str, str, str]:
-        operator = _BY_KIND[tree["kind"]]
-        return operator.group, operator.version, self._namespace, operator.plurals[tree["kind"]]
+        return operator_of(tree).where(self._namespace, tree["kind"])
 
     def _may_list(self, operator: Operator) -> bool:
         """Who may not has no jobs of that kind."""

@@ -25,6 +25,11 @@ CONFIG_HASH, COMMIT, CODE_DIGEST = "everest/config-hash", "everest/commit", "eve
 GROUP, USER = "everest/group", "everest/user"
 
 
+def are_ours(labels: Mapping[str, str] | None) -> bool:
+    """Whether an object with these labels is one of this project."""
+    return (labels or {}).items() >= LABELS.items()
+
+
 class Manifest(NamedTuple):
     """``needed``: what is there before the job, and goes with it, as its ConfigMap does."""
 

@@ -44,9 +44,12 @@ class Operator(ABC):
     propagation: ClassVar[str]  # how jobs are deleted
     of_job: ClassVar[str]  # the label of pods with the job's name
 
-    def where(self, namespace: str) -> tuple[str, str, str, str]:
-        """As the custom objects' API asks for it."""
-        return self.group, self.version, namespace, self.plurals[self.kind]
+    def where(self, namespace: str, kind: str = "") -> tuple[str, str, str, str]:
+        """Jobs, or what is of another kind, as the custom objects' API asks for it."""
+        return self.group, self.version, namespace, self.plurals[kind or self.kind]
+
+    def state_of(self, job: Any) -> State:
+        return "cancelling" if job["metadata"].get("deletionTimestamp") else self.state_left(job)
 
     @abstractmethod
     def refuse(self, settings: PlatformSettings) -> None:
@@ -67,7 +70,8 @@ class Operator(ABC):
         """More variables of a pod, and the fields of it that they come from."""
 
     @abstractmethod
-    def state_of(self, job: Any) -> State: ...
+    def state_left(self, job: Any) -> State:
+        """Of a job that nobody has cancelled."""
 
     @abstractmethod
     def said(self, job: Any) -> str:
@@ -116,6 +120,7 @@ class Operator(ABC):
 
 
 def true_conditions(job: Any) -> Sequence[Any]:
+    """Of a job, or of whatever else has conditions."""
     return [each for each in conditions(job) if each["status"] == "True"]
 
 

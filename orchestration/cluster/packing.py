@@ -11,10 +11,11 @@ from everest.errors import EverestError, UsageError
 from orchestration.cluster.launcher import KubernetesLauncher
 from orchestration.cluster.manifest import LABELS
 from orchestration.cluster.pods import (
-    CONTAINER,
+    UNCOUNTED,
     WRITABLE,
     container,
     data_volume,
+    final,
     pod_template,
     scratch_volumes,
     to_tree,
@@ -66,15 +67,7 @@ def packing_job(name: str, parts: int, arguments: Sequence[str], settings: Platf
             "parallelism": parts,
             "backoffLimitPerIndex": _ATTEMPTS,
             "ttlSecondsAfterFinished": settings.ttl_s,
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [1, 2]},
-                    },
-                ]
-            },
+            "podFailurePolicy": {"rules": [UNCOUNTED, final([1, 2])]},
             "template": to_tree(template),
         },
     }

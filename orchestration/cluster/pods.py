@@ -102,6 +102,18 @@ def pod_template(
     return _read(settled(tree, settings.node_lost_s, filter(None, (settings.avoid_nodes or "").split(","))))
 
 
+#: Of a Job's pods: being put off a node counts as no failure.
+UNCOUNTED = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+
+
+def final(codes: Sequence[int], container: str = CONTAINER) -> dict[str, Any]:
+    """Of a Job's pods: exit codes with which it has failed, and is not tried again."""
+    return {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": container, "operator": "In", "values": list(codes)},
+    }
+
+
 def scratch_volumes() -> tuple[list[k8s.V1Volume], list[k8s.V1VolumeMount]]:
     """What a pod may write to: its work folder and /tmp."""
     places = {"work": WORKDIR, "tmp": "/tmp"}

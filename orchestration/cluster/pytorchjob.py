@@ -54,8 +54,8 @@ class PyTorchJobs(Operator):
     ) -> Sequence[Any]:
         priority = settings.priority_class
         job = KubeflowOrgV1PyTorchJob(
-            api_version="kubeflow.org/v1",
-            kind="PyTorchJob",
+            api_version=f"{self.group}/{self.version}",
+            kind=self.kind,
             metadata=metadata,
             spec=KubeflowOrgV1PyTorchJobSpec(
                 nproc_per_node=None if settings.elastic else str(settings.processes_per_pod),
@@ -87,9 +87,7 @@ class PyTorchJobs(Operator):
     def fields(self) -> Mapping[str, str]:
         return {"PET_NODE_RANK": "metadata.labels['training.kubeflow.org/replica-index']"}
 
-    def state_of(self, job: Any) -> State:
-        if job["metadata"].get("deletionTimestamp"):
-            return "cancelling"
+    def state_left(self, job: Any) -> State:
         return _STATES[_last(job)["type"]]
 
     def said(self, job: Any) -> str:

@@ -6,6 +6,8 @@ from typing import Any
 from kubernetes import client as k8s
 from kubernetes.client.exceptions import ApiException
 
+from orchestration.cluster.operator import conditions, true_conditions
+
 QUEUE, PRIORITY = "kueue.x-k8s.io/queue-name", "kueue.x-k8s.io/priority-class"  # labels of a job
 _JOB = "kueue.x-k8s.io/job-uid"  # label of a workload
 _WORKLOADS = ("kueue.x-k8s.io", "v1beta2")
@@ -35,7 +37,7 @@ def why_waiting(workloads: Sequence[Any], job_uid: str, queue: str) -> str:
         return f"waits in the queue {queue}"
     ours = line[place - 1]
     preempted = ", preempted by another job" if "Preempted" in _true(ours) else ""
-    why = (_condition(ours, "QuotaReserved") or {}).get("message", "")
+    why = next((str(each.get("message", "")) for each in conditions(ours) if each["type"] == "QuotaReserved"), "")
     why = " ".join(why.split()).rpartition("pod set ")[2].partition(": ")[2] or why
     return f"place {place} of {len(line)} in the queue {queue}{preempted}" + (f": {why}" if why else "")
 
@@ -55,8 +57,4 @@ def _job_of(workload: Any) -> str:
 
 
 def _true(workload: Any) -> set[str]:
-    return {each["type"] for each in workload.get("status", {}).get("conditions") or [] if each["status"] == "True"}
-
-
-def _condition(workload: Any, kind: str) -> Any:
-    return next((each for each in workload.get("status", {}).get("conditions") or [] if each["type"] == kind), None)
+    return {each["type"] for each in true_conditions(workload)}

@@ -17,7 +17,7 @@ from everest.errors import EverestError
 from everest.identity import same_experiment
 from orchestration.cluster.errors import is_there_already
 from orchestration.cluster.jobs import Jobs, state_of
-from orchestration.cluster.manifest import EXPERIMENT_KEY, LABELS, Manifest
+from orchestration.cluster.manifest import EXPERIMENT_KEY, Manifest, are_ours
 from orchestration.job import ENDED, NameInUseError, UnknownJobError
 
 _GONE_S = 60
@@ -111,7 +111,7 @@ class Submissions:
         """What a finished job was begun with, its run in S3 was; one that failed may have had nothing right."""
         name = config.metadata.name
         before = self._config_map(name)
-        if state_of(there) == "succeeded" and before and _is_ours(before):
+        if state_of(there) == "succeeded" and before and are_ours(before.metadata.labels):
             begun, now = (Experiment.parse(yaml.safe_load(each.data[EXPERIMENT_KEY])) for each in (before, config))
             same_experiment(begun, now, f"{name} (finished)")
 
@@ -162,7 +162,7 @@ class Submissions:
         there = self._config_map(name)
         if there is None:
             return self._put(config)
-        if not _is_ours(there):
+        if not are_ours(there.metadata.labels):
             raise NameInUseError(
                 f"the ConfigMap {name} in {self._namespace} is not one of this project; choose another --name"
             )
@@ -209,7 +209,3 @@ def _owned(uid: str, job: Any) -> dict[str, Any]:
     owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": job["metadata"]["name"],
              "uid": job["metadata"]["uid"], "blockOwnerDeletion": True}  # fmt: skip
     return {"metadata": {"uid": uid, "ownerReferences": [owner]}}
-
-
-def _is_ours(config: Any) -> bool:
-    return bool((config.metadata.labels or {}).items() >= LABELS.items())

@@ -16,12 +16,11 @@ from kubernetes.client.exceptions import ApiException
 from everest.errors import UsageError
 from orchestration.cluster.avoiding import AVOIDS, avoided_by, avoiding
 from orchestration.cluster.operator import CALL_S, Operator, Shape, Team, conditions, time_of, true_conditions
-from orchestration.cluster.pods import CONTAINER, to_tree
+from orchestration.cluster.pods import CONTAINER, UNCOUNTED, final, to_tree
 from orchestration.job import State
 from orchestration.settings import PlatformSettings, variable
 
-_GROUP, _VERSION = "trainer.kubeflow.org", "v1alpha1"
-_RUNTIMES, _JOBSETS = "trainingruntimes", ("jobset.x-k8s.io", "v1alpha2")
+_RUNTIME, _JOBSETS = "TrainingRuntime", ("jobset.x-k8s.io", "v1alpha2")
 _NODE = "node"  # what Trainer calls the replicated job, and its container
 _INDEX = "batch.kubernetes.io/job-completion-index"
 _TTL_S = "everest/ttl-s"  # annotation: seconds that it stays when it has ended
@@ -31,8 +30,8 @@ _FINAL_CODES = [1, 2, 126, 127]  # of a pod, with which the job has failed
 class TrainJobs(Operator):
     setting = "trainjob"
     named, image = "Kubeflow Trainer", r"\btrainer(-controller-manager)?"
-    kind, group, version = "TrainJob", _GROUP, _VERSION
-    plurals: ClassVar[Mapping[str, str]] = {kind: "trainjobs", "TrainingRuntime": _RUNTIMES}
+    kind, group, version = "TrainJob", "trainer.kubeflow.org", "v1alpha1"
+    plurals: ClassVar[Mapping[str, str]] = {kind: "trainjobs", _RUNTIME: "trainingruntimes"}
     container = _NODE
     propagation = "Background"  # a job whose runtime is gone can go no more where Kueue is, which looks for it
     of_job = "jobset.sigs.k8s.io/jobset-name"
@@ -52,7 +51,7 @@ class TrainJobs(Operator):
         kept = {key: value for key, value in head["labels"].items() if not key.startswith("kueue.")}
         runtime = {
             "apiVersion": api,
-            "kind": "TrainingRuntime",
+            "kind": _RUNTIME,
             "metadata": {**head, "labels": kept},
             "spec": {
                 "mlPolicy": {"numNodes": settings.pods[-1], "torch": {}},
@@ -64,7 +63,7 @@ class TrainJobs(Operator):
             "kind": self.kind,
             "metadata": {**head, "annotations": {**head["annotations"], _TTL_S: str(settings.ttl_s)}},
             "spec": {
-                "runtimeRef": {"apiGroup": self.group, "kind": "TrainingRuntime", "name": head["name"]},
+                "runtimeRef": {"apiGroup": self.group, "kind": _RUNTIME, "name": head["name"]},
                 "trainer": {"numNodes": settings.pods[-1], "numProcPerNode": settings.processes_per_pod},
                 **({"activeDeadlineSeconds": settings.deadline_s} if settings.deadline_s else {}),
             },
@@ -78,9 +77,7 @@ class TrainJobs(Operator):
     def fields(self) -> Mapping[str, str]:
         return {}
 
-    def state_of(self, job: Any) -> State:
-        if job["metadata"].get("deletionTimestamp"):
-            return "cancelling"
+    def state_left(self, job: Any) -> State:
         true = {each["type"] for each in true_conditions(job)}
         if "Complete" in true:
             return "succeeded"
@@ -136,7 +133,7 @@ class TrainJobs(Operator):
         """What a JobSet says of its pods stays; but where there is none, Trainer makes one of the runtime, as it was
         when it first saw that, or of the runtime itself where that note is gone. So all pods of the job begin again."""
         name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
-        runtimes = (_GROUP, _VERSION, namespace, _RUNTIMES)
+        runtimes = self.where(namespace, _RUNTIME)
         runtime = api.get_namespaced_custom_object(*runtimes, name)
         made = runtime["spec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]
         made["template"] = avoiding(made["template"], [node])
@@ -163,15 +160,7 @@ def _job_set(template: Any, settings: PlatformSettings) -> dict[str, Any]:
     job = {
         "backoffLimit": settings.backoff_limit,
         "podReplacementPolicy": "Failed",
-        "podFailurePolicy": {
-            "rules": [
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {"containerName": _NODE, "operator": "In", "values": _FINAL_CODES},
-                },
-            ]
-        },
+        "podFailurePolicy": {"rules": [UNCOUNTED, final(_FINAL_CODES, _NODE)]},
         "template": template,
     }
     step = {"labels": {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}}

@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from everest.errors import EverestError, Unfit, UsageError
-from everest.files import whole_file, write_text
+from everest.files import write_bytes, write_text
 from everest.leave import leave
 from everest.progress import start_logging
 from everest.pulse import FOLDER, pulse_here
@@ -153,8 +153,7 @@ def run_everest(*arguments: str) -> int:
 
 
 def _keep(folder: Path, name: str, content: bytes) -> None:
-    with whole_file(folder / name) as temporary:
-        temporary.write_bytes(content)
+    write_bytes(folder / name, content)
 
 
 def main() -> None:
