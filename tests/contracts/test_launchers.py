@@ -46,7 +46,8 @@ def launcher(
         from orchestration.cluster.launcher import KubernetesLauncher
 
         require_operator(request.param)
-        yield KubernetesLauncher(PlatformSettings(gpus=2, operator=request.param)), Path("/data")
+        prefix = f"{platform.prefix}/{request.param}"  # what one has run is not for another to find finished
+        yield KubernetesLauncher(PlatformSettings(gpus=2, operator=request.param, s3_prefix=prefix)), Path("/data")
 
 
 @pytest.fixture
