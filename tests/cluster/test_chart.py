@@ -194,7 +194,9 @@ def test_uninstalling_keeps_volumes_and_their_secrets_for_a_new_install_unless_t
     with ui(submitter(release, release.values.with_name("again"))) as addresses:
         who = ("admin", release.secret(f"{NAME}-mlflow")["MLFLOW_TRACKING_PASSWORD"])
         model = f"{addresses['EVEREST_MLFLOW_URI']}/api/2.0/mlflow/registered-models/get?name=first"
-        until(lambda: requests.get(model, auth=who, timeout=20).ok, "the model that was registered before")
+        until(lambda: requests.get(model, auth=who, timeout=20).status_code < 500, "MLflow to have its database")
+        found = requests.get(model, auth=who, timeout=20)
+        assert found.ok, found.text
     release("uninstall", NAME, "--wait")
     until(lambda: not release.admin.names("persistentvolumeclaims"), "the volumes to go")
     assert not secrets & set(release.admin.names("secrets"))
