@@ -51,7 +51,7 @@ def test_a_run_in_bfloat16_its_evaluation_and_its_predictions_agree(
     assert isinstance(exported.model, Classifier)
     in_float32 = exported.config.override({"optim.precision": "float32"})
     other = evaluate(exported.model, read_index(synthetic / "val.csv"), in_float32, ALONE, StopRequest(), 2, 1)
-    assert abs(other.loss - measured["test/loss"]) > 1e-4 * other.loss
+    assert abs(other.loss - measured["test/loss"]) > 1e-5 * other.loss  # where the same again is 1e-6
 
 
 @pytest.mark.parametrize(("avx", "amx"), [(False, False), (True, False), (False, True)])
