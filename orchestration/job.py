@@ -15,7 +15,7 @@ from orchestration.log import EVERYTHING, Wanted
 SETTINGS_FOLDER = "/etc/everest"  # in a pod
 EXPERIMENT_FILE = f"{SETTINGS_FOLDER}/experiment.yaml"
 WORKDIR = "/work"
-POD_IP = "EVEREST_POD_IP"  # what the pods of an elastic job find their address in
+POD_IP = "EVEREST_POD_IP"  # what those of several pods find their address in
 # The code that was sent along, by its digest, and where the pod has it.
 CODE, CODE_FOLDER = "EVEREST_CODE", "EVEREST_CODE_FOLDER"
 # When it was submitted, in seconds since 1970, and where people see MLflow: for what is told of it.

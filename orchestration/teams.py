@@ -1,5 +1,6 @@
 """How many pods of a job may work together: as many as share a step's micro-batches evenly."""
 
+import os
 from collections.abc import Sequence
 
 from everest.config import Experiment
@@ -18,3 +19,8 @@ def team_sizes(settings: PlatformSettings, experiment: Experiment) -> Sequence[i
         f"optim.micro_batch) are shared evenly by {' or '.join(map(str, able)) or 'no number of'} pods of {each} "
         f"process{'es' * (each > 1)}"
     )
+
+
+def is_elastic() -> bool:
+    """Whether this pod's job may have more pods or fewer, before settings are read."""
+    return not os.environ.get("EVEREST_NODES", "1").isdigit()

@@ -126,6 +126,7 @@ def _template(
 def _environment(
     spec: JobSpec, here: PlatformSettings, settings: PlatformSettings, operator: Operator
 ) -> list[k8s.V1EnvVar]:
+    together = settings.pods[-1] > 1
     values = {
         "EVEREST_S3_ENDPOINT": settings.s3_endpoint,
         "EVEREST_S3_BUCKET": settings.s3_bucket,
@@ -154,7 +155,9 @@ def _environment(
         "EVEREST_USER": settings.user,
         TAGS: json.dumps(dict(spec.tags)) if spec.tags else None,
         **_telling(spec, here),
-        **operator.environment(spec.name, settings),
+        **operator.environment(settings),
+        "EVEREST_NODES": settings.nodes if together else None,
+        "EVEREST_PROCESSES": str(settings.processes_per_pod) if together else None,
         "OMP_NUM_THREADS": str(max(1, _cores(settings.cpu) // settings.processes_per_pod)),
         "NCCL_DEBUG": "WARN",
         **WRITABLE,
@@ -165,7 +168,7 @@ def _environment(
         "EVEREST_NODE": "spec.nodeName",
         **operator.fields(),
         "EVEREST_AVOIDS": f"metadata.annotations['{AVOIDS}']",
-        **({POD_IP: "status.podIP"} if settings.elastic else {}),
+        **({POD_IP: "status.podIP"} if together else {}),
     }
     from_fields = [
         k8s.V1EnvVar(

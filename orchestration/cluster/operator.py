@@ -62,7 +62,7 @@ class Operator(ABC):
         """What it makes pods of, in the order in which it is to be made: the job last."""
 
     @abstractmethod
-    def environment(self, name: str, settings: PlatformSettings) -> Mapping[str, str]:
+    def environment(self, settings: PlatformSettings) -> Mapping[str, str]:
         """Where pods meet, as far as it does not tell them."""
 
     @abstractmethod

@@ -76,13 +76,9 @@ class PyTorchJobs(Operator):
         )
         return [job]
 
-    def environment(self, name: str, settings: PlatformSettings) -> Mapping[str, str]:
-        """At the first one, and the operator adds how many they are and of how many processes; those of an elastic job
-        wherever they agree on."""
-        if settings.elastic:
-            return {"EVEREST_NODES": settings.nodes, "EVEREST_PROCESSES": str(settings.processes_per_pod)}
-        first = self.place(name, 0) if settings.pods[-1] > 1 else "localhost"
-        return {"PET_MASTER_ADDR": first, "PET_MASTER_PORT": str(_PORT)}
+    def environment(self, settings: PlatformSettings) -> Mapping[str, str]:
+        """Of a single pod, and the operator adds of how many processes; several agree where."""
+        return {} if settings.pods[-1] > 1 else {"PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": str(_PORT)}
 
     def fields(self) -> Mapping[str, str]:
         return {"PET_NODE_RANK": "metadata.labels['training.kubeflow.org/replica-index']"}

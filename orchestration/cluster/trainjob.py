@@ -70,7 +70,7 @@ class TrainJobs(Operator):
         }
         return [runtime, job]
 
-    def environment(self, name: str, settings: PlatformSettings) -> Mapping[str, str]:
+    def environment(self, settings: PlatformSettings) -> Mapping[str, str]:
         """Trainer tells them all."""
         return {}
 

@@ -1,4 +1,4 @@
-"""The host of a meeting: one of an elastic job's pods, which all of them (itself, too) are connected to."""
+"""The host of a meeting: one of a job's pods, which all of them (itself, too) are connected to."""
 
 import asyncio
 import json

@@ -1,7 +1,8 @@
-"""Where the pods of an elastic job meet: at one of them, which has put its address into S3 by a conditional write.
+"""Where the pods of a job meet: at one of them, which has put its address into S3 by a conditional write.
 
 torchrun's own elastic rendezvous would need one pod that is always there, clocks that agree, and a use for every pod,
-whether or not a step's micro-batches divide among them.
+whether or not a step's micro-batches divide among them. Its static one lets a pod that starts again sooner than the
+first in where the pods met before, and wait there for ranks that are gone.
 """
 
 import logging

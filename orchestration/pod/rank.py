@@ -21,10 +21,11 @@ from everest.data.workers import start_early
 from everest.errors import AgreedError, EverestError, Superseded, UsageError
 from everest.files import whole_file
 from everest.progress import start_logging
-from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, POD_IP, RESULT
+from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, RESULT
 from orchestration.pod.faults import is_fault
 from orchestration.pod.member import END
 from orchestration.settings import PlatformSettings
+from orchestration.teams import is_elastic
 
 if TYPE_CHECKING:
     from everest.protocols import Tracker
@@ -47,7 +48,7 @@ def run_rank(*let_in: str) -> int:
         if os.environ["RANK"] == "0" or not isinstance(error, AgreedError):
             print(f"everest: {error}", file=sys.stderr)
         # Cut-off pods of an elastic job may find the others again.
-        return AGAIN if isinstance(error, Superseded) and POD_IP in os.environ else error.exit_code
+        return AGAIN if isinstance(error, Superseded) and is_elastic() else error.exit_code
     except Exception as error:
         traceback.print_exc()
         return FAULTY if is_fault(error) else AGAIN

@@ -1,4 +1,4 @@
-"""Which pods of an elastic job work together, and until when. Pure: no sockets and no clock.
+"""Which pods of a job work together, and until when. Pure: no sockets and no clock.
 
 A round is worked by a team of pods until one of it is lost, or until more can take part. The next one begins when all
 that are left have come out of it, so that no two rounds ever go on at once.

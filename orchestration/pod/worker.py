@@ -17,7 +17,7 @@ from everest.config import Experiment
 from everest.errors import EverestError, Unfit, UsageError
 from everest.machine import node
 from everest.progress import start_logging
-from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, POD_IP, UNFIT
+from orchestration.job import AGAIN, EXPERIMENT_FILE, FAULTY, UNFIT
 from orchestration.outbox import one_line
 from orchestration.pod.keeper import EVERY_S, keeping
 from orchestration.pod.meeting import Meetings
@@ -32,7 +32,7 @@ from orchestration.pod.torchrun import load, torchrun
 from orchestration.pod.watching import Watch
 from orchestration.s3 import S3Store
 from orchestration.settings import PlatformSettings
-from orchestration.teams import team_sizes
+from orchestration.teams import is_elastic, team_sizes
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ def _show_log() -> None:
         settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
         if not settings.mlflow_uri or not settings.s3_bucket:
             return
-        if settings.pods[-1] > 1 or os.environ.get("PET_NNODES", "1") != "1":
+        if settings.pods[-1] > 1:
             time.sleep(EVERY_S)  # other pods end now too
         from orchestration.tracking.logs import log_to_mlflow
 
@@ -89,7 +89,7 @@ def _show_log() -> None:
 def _prefix() -> str:
     """What this says is for those who read its first process's lines; a pod of an elastic job may have any rank."""
     pod = _pod()
-    if POD_IP in os.environ:
+    if is_elastic():
         return f"[pod {pod}] "
     return f"[rank {pod * int(os.environ.get('PET_NPROC_PER_NODE', '1'))}] "
 
@@ -117,7 +117,7 @@ def _work(output: Output, news: JobNews) -> int:
             news.began()
         grace_s = settings.grace_s - LAST_WORDS_S
         run = partial(torchrun, entry=run_rank, arguments=start.let_in, grace_s=grace_s, output=output, watch=watch)
-        if settings.elastic:
+        if settings.pods[-1] > 1:
             sizes = team_sizes(settings, config)
             load()  # no team waits for this pod
             meetings = meetings or Meetings(settings, config.name, sizes, start.let_in)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -21,7 +22,8 @@ from orchestration.settings import PlatformSettings, sqlite_uri
 from tests.conftest import tiny
 from tests.integration.command import environment
 from tests.orchestration.pod.faulty_pod import STOPPED_S, VALIDATED_S
-from tests.services import HANGS_S, experiments, free_port, s3_settings
+from tests.s3_proxy import S3Proxy
+from tests.services import HANGS_S, experiments, free_port, s3_settings, until
 from tests.webhook import SECRET, WebhookServer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,19 +37,22 @@ PATIENT = {
 
 
 def pod(
-    config: Experiment, settings: PlatformSettings, folder: Path, *faults: str, processes: int = 2, webhook: str = ""
-) -> tuple[int, str]:
+    config: Experiment, settings: PlatformSettings, folder: Path, *faults: str, processes: int = 2, webhook: str = "",
+    **place: str,
+) -> tuple[int, str]:  # fmt: skip
     """Its exit code and what it said, without the times."""
     folder.mkdir()
     (folder / "experiment.yaml").write_text(config.to_yaml())
-    port = str(free_port())
-    where = {"PET_NODE_RANK": "0", "PET_NNODES": "1", "PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": port}
+    where = {
+        "PET_NODE_RANK": "0", "PET_NNODES": "1", "PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": str(free_port()),
+        "EVEREST_NODE": NODE, **place,
+    }  # fmt: skip
     with (folder / "log.txt").open("w") as log:
         done = subprocess.run(
             [sys.executable, "-m", "tests.orchestration.pod.faulty_pod", str(folder), *faults],
             cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, timeout=HANGS_S, check=False,
             env=environment(folder, **{**settings.environment(), "EVEREST_USER": "ada"}, **where, EVEREST_GPUS="0",
-                            EVEREST_NODE=NODE, EVEREST_SUBMISSION="first", EVEREST_JOB=config.name,
+                            EVEREST_SUBMISSION="first", EVEREST_JOB=config.name,
                             EVEREST_WEBHOOK=webhook, PET_NPROC_PER_NODE=str(processes)),
         )  # fmt: skip
     return done.returncode, re.sub(r"(?m)^\S+Z ", "", (folder / "log.txt").read_text())
@@ -103,7 +108,53 @@ def test_a_pod_in_which_one_process_after_the_other_stands_still_ends_with_the_w
     assert re.search(r"training process, pid \d+: T \(stopped\)", reports[1])
     assert "waits_for_a_lock_that_nobody_gives_back" in reports[2]
 
-    expected, ours = (weights(settings, run.name, tmp_path / f"weights-{run.name}") for run in (whole, config))
+    assert_same_weights(settings, config, whole, tmp_path)
+
+
+@pytest.mark.long
+def test_of_two_pods_the_one_with_a_process_that_stands_still_names_it_and_both_go_on(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = s3_settings(monkeypatch, **PATIENT)
+    config = tiny(
+        "pretrain", synthetic, **{"optim.micro_batch": 2, "optim.steps": 12, "keep.checkpoint_steps": 1},
+    )  # fmt: skip
+    whole = config.override({"name": "whole"})
+    assert pod(whole, settings, tmp_path / "whole")[0] == 0
+
+    def one_of_two(number: int) -> tuple[int, str]:
+        place = {"PET_NODE_RANK": str(number), "EVEREST_NODES": "2", "EVEREST_POD_IP": f"127.0.0.{number + 1}"}
+        return pod(config, settings, tmp_path / f"pod-{number}", "loops:1:5", processes=1, **place,
+                   EVEREST_NODE=f"node-{number}")  # fmt: skip
+
+    with ThreadPoolExecutor() as pods:
+        (first, waited), (second, looped) = pods.map(one_of_two, range(2))
+    assert (first, second) == (0, 0), waited + looped
+    assert re.search(r"ERROR rank 1 on node-1 stands still: in step 5, forward, for \d+ s", looped)
+    assert "stands still" not in waited
+    for said in (waited, looped):
+        assert said.count("starting again from the newest checkpoint") == 1
+    assert_same_weights(settings, config, whole, tmp_path)
+
+
+@pytest.mark.long
+def test_a_pod_whose_s3_answers_slower_than_it_may_stand_still_is_left_alone(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: S3Proxy
+) -> None:
+    settings = s3_settings(monkeypatch, proxy.address, **PATIENT)
+    config = tiny("pretrain", synthetic, **{"optim.micro_batch": 2, "optim.steps": 6, "keep.checkpoint_steps": 1})
+    with ThreadPoolExecutor() as pods:
+        running = pods.submit(pod, config, settings, tmp_path / "pod")
+        until(lambda: proxy.asked["PutObject"] >= 10 or running.done(), "a first checkpoint")
+        proxy.slow_s = 1.5 * settings.stall_s
+        code, said = running.result()
+    assert code == 0, said
+    assert "stands still" not in said
+    assert "starting again" not in said
+
+
+def assert_same_weights(settings: PlatformSettings, config: Experiment, whole: Experiment, folder: Path) -> None:
+    expected, ours = (weights(settings, run.name, folder / f"weights-{run.name}") for run in (whole, config))
     for name, tensor in expected.items():
         assert tensor.equal(ours[name]), name  # type: ignore[attr-defined]
 
@@ -125,7 +176,7 @@ def test_where_it_stands_still_twice_in_one_step_the_job_fails_with_that_line_an
     assert SECRET not in said
     line = rf"\[rank 0\] everest: rank 0 on {NODE} stands still: in step 4, forward, for .*; it is the second time"
     assert re.match(line, said.splitlines()[-1])
-    assert said.count("starting again from the newest checkpoint") == 0 + 1
+    assert said.count("starting again from the newest checkpoint") == 1
 
 
 _LOOPS = """
