@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster.platform import ROOT, Platform
+from orchestration.webhook import WEBHOOK
+from tests.cluster.platform import HOST, ROOT, Platform
 from tests.cluster.runs import (
     checkpoints,
     logged_steps,
@@ -25,6 +26,7 @@ from tests.cluster.runs import (
     weights,
 )
 from tests.services import HANGS_S, s3_server, until
+from tests.webhook import SECRET, WebhookServer
 
 TWO = {"EVEREST_GPUS": "2"}
 
@@ -98,9 +100,18 @@ def test_a_recipe_runs_as_a_pod_of_eight_ranks_is_registered_once_and_answers(
 def test_two_pods_of_eight_ranks_train_together_from_weights_of_another_run(
     platform: Platform, pretrained: str
 ) -> None:
+    """And a webhook is told once."""
     arguments = tiny(6, init=f"work/{pretrained}", **{"optim.batch_size": 16, "optim.micro_batch": 1})
-    done = platform.jobs("submit", "demo-finetune", "--name", "two-pods", *arguments, "--wait", EVEREST_NODES="2")
-    assert done.code == 0, done.err + platform.jobs("logs", "two-pods").out
+    with WebhookServer(host=HOST) as webhook:
+        platform.kubectl("create", "secret", "generic", "news", f"--from-literal={WEBHOOK}={webhook.address}")
+        settings = {"EVEREST_NODES": "2", "EVEREST_NOTIFY_SECRET": "news", "EVEREST_USER": "ada"}
+        done = platform.jobs("submit", "demo-finetune", "--name", "two-pods", *arguments, "--wait", **settings)
+        said = platform.jobs("logs", "two-pods").out
+        assert done.code == 0, done.err + said
+        (news,) = webhook.told
+    assert (news["event"], news["run"], news["user"]) == ("finished", "two-pods", "ada")
+    assert f"{'test/top1':24} {news['numbers']['test/top1']:.4g}\n" in said
+    assert SECRET not in done.err + said
     assert "16 processes on cpu" in platform.jobs("logs", "two-pods", "--rank", "0").out
     assert logged_steps(platform, "two-pods") == [2, 4, 6]
     assert platform.names("pods") != []
