@@ -66,7 +66,7 @@ TRIALS ?= 20
 PARALLEL ?= 1
 
 test: check ## every check and test; PARALLEL_TESTS=2 processes
-	$(BIN)/pytest --numprocesses $(PARALLEL_TESTS) --dist loadgroup
+	$(BIN)/pytest --numprocesses $(PARALLEL_TESTS) --dist loadfile --no-loadscope-reorder
 PARALLEL_TESTS ?= 2
 
 test-trainjob: $(READY) ## tests of a cluster once more, with TrainJobs

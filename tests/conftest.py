@@ -32,11 +32,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast ones first. Of several processes one has all that share a cluster, the others a file at a time."""
+    """Fast ones first."""
     items.sort(key=lambda item: max((SLOW.index(part) + 1 for part in item.path.parts if part in SLOW), default=0))
-    for item in items:
-        shares = "platform" in getattr(item, "fixturenames", ()) or "cluster" in item.path.parts
-        item.add_marker(pytest.mark.xdist_group("cluster" if shares else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(autouse=True)
