@@ -89,12 +89,15 @@ image: ## the image of jobs (TARGET=platform: of MLflow), by docker, podman or b
 
 install: ## MLflow, PostgreSQL, optuna-dashboard into a cluster; RELEASE=everest NAMESPACE=everest ARGS="--values mine.yaml"
 	@command -v helm >/dev/null || { echo "helm (3 or newer) is needed, and is not on this machine" >&2; exit 2; }
-	helm upgrade --install $(RELEASE) helm/everest --namespace $(NAMESPACE) --create-namespace --wait --timeout 10m $(ARGS)
+	helm upgrade --install $(RELEASE) helm/everest --namespace $(NAMESPACE) --create-namespace --wait --timeout 10m $(ARGS) || \
+	  { status=$$?; kubectl -n $(NAMESPACE) get pods,persistentvolumeclaims; \
+	    echo "see docs/platform.md, \"Where an install fails\"" >&2; exit $$status; }
 RELEASE ?= everest
 NAMESPACE ?= everest
 
 ui: $(READY) ## MLflow at http://127.0.0.1:5000 (PORT=…) and optuna-dashboard at 8080 (SWEEPS_PORT=…), of RELEASE or of what is here
-	@$(BIN)/python -m sweeps.ui $(PORT) $(SWEEPS_PORT) $(S3_PORT) $(DATABASE_PORT) $(NAMESPACE) $(RELEASE)
+	@$(BIN)/python -m sweeps.ui $(PORT) $(SWEEPS_PORT) $(S3_PORT) $(DATABASE_PORT) "$(NAMESPACE)" "$(RELEASE)" \
+	  "$(findstring command,$(origin NAMESPACE) $(origin RELEASE))"
 SWEEPS_PORT ?= 8080
 S3_PORT ?= 7070
 DATABASE_PORT ?= 5432

@@ -96,6 +96,7 @@ def _cluster(settings: PlatformSettings, pull: bool) -> Iterator[Finding]:
 
 
 def _rights(cluster: "Cluster") -> str:
+    cluster.require_namespace()
     if forbidden := cluster.forbidden():
         raise EverestError(
             f"in {cluster.namespace} one may not {', '.join(forbidden)}; the chart's role for submitters allows it"

@@ -38,7 +38,7 @@ def profile(options: argparse.Namespace, settings: PlatformSettings, _: list[str
         raise UsageError(f"--out {out} is there already; choose another")
     trace = profiled(open_launcher(options.launcher, settings), options.job, options.rank, options.steps)
     write_bytes(out, trace)
-    print(f"https://ui.perfetto.dev opens it, and chrome://tracing: {out.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
+    print(f"https://ui.perfetto.dev opens it: {out.stat().st_size / 1e6:.1f} MB", file=sys.stderr)
     print(out)
 
 
@@ -90,7 +90,6 @@ def _answer(folder: RunFolder, name: str, rank: int, asked: str) -> bytes:
 
 def _is_whole(content: bytes) -> bool:
     try:
-        gzip.decompress(content)
+        return bool(gzip.decompress(content))
     except (OSError, EOFError, zlib.error):
         return False
-    return True

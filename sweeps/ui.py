@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -20,6 +20,7 @@ from orchestration.settings import PlatformSettings
 
 _HOST = "127.0.0.1"
 _READY_S = 120
+_AGAIN_S, _LASTS_S = 2.0, 10.0  # between two beginnings; and what lives so long has not failed
 _DATABASE = "PostgreSQL"
 #: MLflow's jobs judge language models: seven processes of 250 MB that nothing here needs.
 _NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -28,24 +29,32 @@ _NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 class Server(NamedTuple):
     command: list[str]
     port: int
+    again: bool = False  # begun again where it ends: kubectl's connection to a pod does not last
 
 
 def main() -> NoReturn:
-    """``python -m sweeps.ui MLFLOW DASHBOARD S3 DATABASE NAMESPACE [RELEASE]``: ports, and where; until Ctrl-C."""
+    """``python -m sweeps.ui MLFLOW DASHBOARD S3 DATABASE NAMESPACE RELEASE NAMED``: ports, and where; until Ctrl-C.
+
+    ``NAMED``: empty where nobody said which release, so that this machine's runs are shown where it is not installed.
+    """
     sys.exit(exit_code("make ui", _run))
 
 
 def _run() -> None:
-    *ports, namespace = sys.argv[1:6]
-    release = sys.argv[6] if len(sys.argv) > 6 else ""
+    *ports, namespace, release, named = sys.argv[1:]
     mlflow, dashboard, s3, database = map(int, ports)
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.default_int_handler)
-    if release and _installed(f"{release}-mlflow", namespace):
+    lacks = _lacks(f"{release}-mlflow", namespace) if release else ""
+    if release and not lacks:
         print(f"{release} in the namespace {namespace}; make ui RELEASE= shows this machine's runs", flush=True)
         serve(of_release(release, namespace, mlflow, dashboard, s3, database))
+    elif release and named:
+        raise EverestError(f"no release {release} in the namespace {namespace}: {lacks}")
     else:
-        serve(of_this_machine(PlatformSettings.load(), mlflow, dashboard))
+        settings = PlatformSettings.load()
+        print(f"this machine's runs, in {settings.work}{f'; of a cluster, none: {lacks}' if lacks else ''}", flush=True)
+        serve(of_this_machine(settings, mlflow, dashboard))
 
 
 def of_this_machine(settings: PlatformSettings, mlflow_port: int, dashboard_port: int) -> dict[str, Server]:
@@ -71,17 +80,48 @@ def of_release(release: str, namespace: str, mlflow: int, dashboard: int, s3: in
     }
     forward = ["kubectl", "--namespace", namespace, "port-forward", "--address", _HOST]
     return {
-        name: Server([*forward, f"service/{service}", f"{port}:{there}"], port)
+        name: Server([*forward, f"service/{service}", f"{port}:{there}"], port, again=True)
         for name, (service, port, there) in services.items()
-        if _installed(service, namespace)
+        if not _lacks(service, namespace)
     }
 
 
-def _installed(service: str, namespace: str) -> bool:
+def _lacks(service: str, namespace: str) -> str:
+    """Why there is none; empty where there is."""
     if not shutil.which("kubectl"):
-        return False
+        return "kubectl is not on this machine"
     asked = ["kubectl", "--namespace", namespace, "--request-timeout", "5s", "get", "service", service]
-    return subprocess.run(asked, capture_output=True, check=False).returncode == 0
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return done.stderr.strip().rpartition("\n")[2] or f"kubectl ended with {done.returncode}" if done.returncode else ""
+
+
+class _Running:
+    """One of them, which is begun again where it may be."""
+
+    def __init__(self, name: str, server: Server, environment: Mapping[str, str]) -> None:
+        self._name, self._server, self._environment = name, server, environment
+        self._failing_since: float | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._begun = time.monotonic()
+        self.process = subprocess.Popen(
+            self._server.command, env=self._environment, start_new_session=True, stdout=subprocess.DEVNULL
+        )
+
+    def look(self) -> None:
+        """Raises EverestError where it has ended for good."""
+        code, now = self.process.poll(), time.monotonic()
+        if code is None:
+            if now - self._begun > _LASTS_S:
+                self._failing_since = None
+            return
+        self._failing_since = self._failing_since or now
+        if not self._server.again or now - self._failing_since > _READY_S:
+            raise EverestError(f"{self._name} ended with {code}; see above")
+        if now - self._begun > _AGAIN_S:
+            print(f"{self._name} is begun again", file=sys.stderr, flush=True)
+            self._begin()
 
 
 def serve(servers: Mapping[str, Server]) -> None:
@@ -92,10 +132,7 @@ def serve(servers: Mapping[str, Server]) -> None:
                 f"port {server.port} is taken, {name} needs one: make ui PORT=… SWEEPS_PORT=… S3_PORT=… DATABASE_PORT=…"
             )
     environment = {**_NO_JOBS, **os.environ, "PYTHONWARNINGS": "ignore"}
-    started = {
-        name: subprocess.Popen(server.command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
-        for name, server in servers.items()
-    }
+    started = [_Running(name, server, environment) for name, server in servers.items()]
     try:
         with suppress(KeyboardInterrupt):
             _wait_until_ready(started, servers)
@@ -105,29 +142,25 @@ def serve(servers: Mapping[str, Server]) -> None:
                 )
             print("Ctrl-C ends it", flush=True)
             while True:
-                _all_live(started)
+                for each in started:
+                    each.look()
                 time.sleep(0.5)
     finally:
-        for process in started.values():
+        for each in started:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        for process in started.values():
-            process.wait()
+                os.killpg(each.process.pid, signal.SIGTERM)
+        for each in started:
+            each.process.wait()
 
 
-def _wait_until_ready(started: Mapping[str, "subprocess.Popen[bytes]"], servers: Mapping[str, Server]) -> None:
+def _wait_until_ready(started: Sequence[_Running], servers: Mapping[str, Server]) -> None:
     deadline = time.monotonic() + _READY_S
     while not all(_answers(name, server.port) for name, server in servers.items()):
-        _all_live(started)
+        for each in started:
+            each.look()
         if time.monotonic() > deadline:
             raise EverestError(f"no answer within {_READY_S} s; see above")
         time.sleep(0.2)
-
-
-def _all_live(started: Mapping[str, "subprocess.Popen[bytes]"]) -> None:
-    for name, process in started.items():
-        if process.poll() is not None:
-            raise EverestError(f"{name} ended with {process.returncode}; see above")
 
 
 def _listens(port: int) -> bool:

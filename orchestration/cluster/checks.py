@@ -37,6 +37,17 @@ class Cluster:
         return str(k8s.VersionApi().get_code().git_version)
 
     @answered
+    def require_namespace(self) -> None:
+        """Raises EverestError where it is not there, as far as one may see that."""
+        try:
+            self._core.read_namespace(self.namespace)
+        except ApiException as error:
+            if error.status == 404:
+                raise EverestError(f"there is no namespace {self.namespace} (EVEREST_NAMESPACE)") from None
+            if error.status != 403:
+                raise
+
+    @answered
     def forbidden(self) -> list[str]:
         """What one may not do of what is needed."""
         reviews = k8s.AuthorizationV1Api()

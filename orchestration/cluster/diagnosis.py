@@ -10,6 +10,7 @@ from orchestration.job import UNFIT
 
 _MOUNTING = _TAKEN_UP = timedelta(seconds=20)
 _MEMORY = "OOMKilled"
+_SIZES = ("cpu", "memory")
 _EVICTED = {"Evicted", "Preempting", "TaintManagerEviction", "NodeLost", "DeletionByTaintManager", "PodGC"}
 #: As the operator of PyTorchJobs tells of a container that ended, whose pod it removes.
 _ENDED = re.compile(r"Error pod (?P<pod>\S+) container \S+ exitCode: (?P<code>-?\d+)")
@@ -128,8 +129,12 @@ def _not_scheduled(pod: Any, capacity: Capacity | None, gpu: str) -> Diagnosis |
     condition = next((each for each in pod.status.conditions or [] if each.type == "PodScheduled"), None)
     if pod.status.phase != "Pending" or condition is None or condition.status == "True":
         return None
-    message = (condition.message or condition.reason or "not scheduled").split(" preemption:")[0].rstrip(". ")
-    asked = int((pod.spec.containers[0].resources.requests or {}).get(gpu, 0))
+    message = re.split(
+        r"[,.]? (?:preemption:|no new claims)", condition.message or condition.reason or "not scheduled"
+    )[0]
+    message = message.rstrip(". ")
+    requests = pod.spec.containers[0].resources.requests or {}
+    asked = int(requests.get(gpu, 0))
     if f"Insufficient {gpu}" in message and asked:
         if capacity and asked > capacity.most > 0:  # none at all: perhaps more nodes are on their way
             return Diagnosis(
@@ -143,7 +148,9 @@ def _not_scheduled(pod: Any, capacity: Capacity | None, gpu: str) -> Diagnosis |
         return Diagnosis(
             f"no node takes the pod: {message}; a toleration goes into a pod patch (EVEREST_POD_PATCH)", False
         )
-    return Diagnosis(f"no node takes the pod: {message}", False)
+    asks = [f"{requests[name]} {name} (EVEREST_{name.upper()})" for name in _SIZES if f"Insufficient {name}" in message]
+    said = f"; it asks for {' and '.join(asks)}" if asks else ""
+    return Diagnosis(f"no node takes the pod: {message}{said}", False)
 
 
 def _not_started(pod: Any) -> Diagnosis | None:

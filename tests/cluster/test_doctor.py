@@ -50,6 +50,7 @@ def test_a_cluster_that_is_not_there_ends_with_1(platform: Platform) -> None:
 @pytest.mark.parametrize(
     ("settings", "what", "said"),
     [
+        ({"EVEREST_NAMESPACE": "nowhere"}, "rights", r"^there is no namespace nowhere \(EVEREST_NAMESPACE\)$"),
         ({"EVEREST_GPUS": "64"}, "GPUs", "asks for 64 .*no node has more than 16"),
         ({"EVEREST_IMAGE": "localhost/nowhere:1"}, "image", "localhost/nowhere:1 .*cannot be pulled: ErrImagePull"),
         ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "S3", "SignatureDoesNotMatch"),

@@ -90,6 +90,7 @@ def test_the_trace_is_taken_away_and_nothing_is_left_behind() -> None:
         (lambda there: there.answer(1, b"2 steps are left"), [], "mine: 2 steps are left"),
         (lambda there: there.clear(), [], "mine: rank 0 has begun again meanwhile; try again"),
         (lambda there: there.answer(0, TRACE[:-3]), [], "came only in part, 3 times; try again"),
+        (lambda there: there.answer(0, b""), [], "came only in part, 3 times; try again"),
     ],
 )
 def test_where_there_is_no_trace_a_line_says_why(then: Any, states: list[str], line: str) -> None:

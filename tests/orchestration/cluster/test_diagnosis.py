@@ -18,7 +18,7 @@ GPU = "nvidia.com/gpu"
 
 
 def pod(asked: int = 8, gpu: str = GPU, **status: Any) -> k8s.V1Pod:
-    resources = k8s.V1ResourceRequirements(requests={gpu: str(asked)})
+    resources = k8s.V1ResourceRequirements(requests={gpu: str(asked), "cpu": "32"})
     return k8s.V1Pod(
         metadata=k8s.V1ObjectMeta(name="run-worker-0", namespace="lab", creation_timestamp=NOW - timedelta(minutes=1)),
         spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="pytorch", resources=resources)]),
@@ -65,7 +65,11 @@ GPUS = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 
             [unscheduled('persistentvolumeclaim "videos" not found. preemption: 0/1')], [], None,
             "the volume claim videos does not exist in lab (EVEREST_DATA)", True,
         ),
-        ([unscheduled("0/1 nodes are available: 1 Insufficient cpu.")], [], None, "no node takes the pod: 0/1", False),
+        (
+            [unscheduled("0/1 are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1")], [],
+            None, "no node takes the pod: 0/1 are available: 1 Insufficient cpu; it asks for 32 cpu (EVEREST_CPU)",
+            False,
+        ),
         (
             [waiting("ImagePullBackOff", 'Back-off pulling image "everest:9"')], [], None,
             'the image everest:9 cannot be pulled: Back-off pulling image "everest:9" (EVEREST_IMAGE', True,
