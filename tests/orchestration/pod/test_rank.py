@@ -5,7 +5,7 @@ from typing import NoReturn
 import pytest
 
 from everest.errors import EverestError, Superseded, UsageError
-from orchestration.job import AGAIN, FAULTY, POD_IP
+from orchestration.job import AGAIN, FAULTY
 from orchestration.pod import rank
 
 
@@ -28,7 +28,7 @@ def test_only_a_pod_that_may_have_been_cut_off_from_its_job_begins_anew_where_an
 
     monkeypatch.setenv("RANK", "0")
     if elastic:
-        monkeypatch.setenv(POD_IP, "10.0.0.1")
+        monkeypatch.setenv("EVEREST_NODES", "2..4")
     monkeypatch.setattr(rank, "_train", fail)
     monkeypatch.setattr(rank, "start_logging", lambda _: None)
     assert rank.run_rank() == code
