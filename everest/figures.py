@@ -141,9 +141,9 @@ def _importance(clip: Clip, name: str) -> Tensor:
 def _reconstruction(
     model: PretrainModel, clip: Tensor, tubelets: Tensor, cells: "_Cells", pixels: np.ndarray
 ) -> list[Panel]:
-    with torch.random.fork_rng([clip.device] if clip.device.type == "cuda" else []):
-        torch.manual_seed(derived_seed("figures") % 2**63)
-        out = model(clip)
+    # Of its own: a picture may be drawn while training draws from torch's.
+    generator = torch.Generator(clip.device).manual_seed(derived_seed("figures") % 2**63)
+    out = model(clip, generator=generator)
     truth = cells.embed.pixels.unit(tubelets.flatten(1, 2)).unflatten(-1, (-1, 3))
     _, mean, deviation = normalize_tubelets(truth)
     guess = truth.clone()

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from everest.cli import command
+from everest.data.index import read_index
 from everest.export import Exported, save_model
-from everest.model.registry import classifier
+from everest.figures import draw_still
+from everest.masks import METHODS
+from everest.model.registry import classifier, pretrain_model
 from tests.conftest import pack, tiny
 
 
@@ -42,6 +46,25 @@ def test_a_later_call_draws_over_its_own_pictures_and_over_no_others(
     draw(model, out, tuesday, monday)
     assert {file.name for file in out.iterdir()} == both
     assert {file: file.read_bytes() for file in first} == first
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_picture_draws_nothing_from_the_generator_that_training_draws_from(
+    synthetic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """It may be drawn in a thread beside it, so that not even for a moment it may."""
+    config = tiny("pretrain", synthetic, **{"mask.method": method})
+    exported = Exported(pretrain_model(config).eval(), config, ())
+    used: list[object] = []
+    real = torch.rand
+    monkeypatch.setattr(torch, "rand", lambda *size, **how: used.append(how["generator"]) or real(*size, **how))
+    for name in ("manual_seed", "set_rng_state"):
+        monkeypatch.setattr(torch, name, lambda *_, name=name: pytest.fail(f"torch.{name}"))
+    before = torch.get_rng_state()
+    draw_still(exported, read_index(synthetic / "train.csv").videos[0], tmp_path / "picture.png")
+    assert torch.get_rng_state().equal(before)
+    assert used
+    assert None not in used
 
 
 def test_a_picture_of_nobody_knows_what_stays(model: Path, synthetic: Path, tmp_path: Path) -> None:

@@ -78,14 +78,17 @@ class PretrainModel(nn.Module):
     def patch_embed(self) -> TubeletEmbed:
         return self.encoder.patch_embed
 
-    def forward(self, clips: Tensor, noise: Tensor | None = None) -> PretrainOutput:
+    def forward(
+        self, clips: Tensor, noise: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> PretrainOutput:
         """Reconstructs what is kept but hidden of clips, uint8 (B, T, H, W, 3) or normalised (B, 3, T, H, W).
 
         ``noise`` (B, K), uniform, decides which kept tokens are visible where the method ranks them; None draws it.
+        What is drawn comes from ``generator``, on the clips' device; None: from torch's own.
         Only visible tokens are embedded with gradient, and only hidden ones get targets. Raises ValueError where
         the clip does not divide into tubelets or is too small for the ratios.
         """
-        clip = Clip.cut(self.patch_embed, clips, self.mask.distance)
+        clip = Clip.cut(self.patch_embed, clips, self.mask.distance, generator)
         kept, visible, hidden = self.choose(clip, noise)
 
         tubelets_BLP = clip.tubelets.flatten(1, 2)
@@ -103,7 +106,7 @@ class PretrainModel(nn.Module):
         scores = ranking(self.mask.method)(clip, clip.chance() if method.by_chance else None)
         kept = keep_important(scores, counts.kept)
         if noise is None:
-            noise = torch.rand(kept.shape, device=kept.device)
+            noise = clip.uniform(*kept.shape)
         return kept, *split_kept(kept, counts.visible, noise)
 
     def reconstruct(self, tubelets_BLP: Tensor, visible_BV: Tensor, hidden_BM: Tensor) -> Tensor:

@@ -17,14 +17,17 @@ class Clip(NamedTuple):
     rows: int
     columns: int  # N = rows * columns
     distance: Distance
+    generator: torch.Generator | None = None  # None: torch's own
 
     @classmethod
-    def cut(cls, embed: TubeletEmbed, clips: Tensor, distance: Distance) -> "Clip":
+    def cut(
+        cls, embed: TubeletEmbed, clips: Tensor, distance: Distance, generator: torch.Generator | None = None
+    ) -> "Clip":
         """Of clips, uint8 (B, T, H, W, 3) or normalised (B, 3, T, H, W). Raises ValueError as TubeletEmbed.cut does."""
         tubelets = embed.cut(clips)
         height = clips.shape[2] if clips.dtype == torch.uint8 else clips.shape[3]
         rows = height // embed.patch_size
-        return cls(embed, tubelets, rows, tubelets.shape[2] // rows, distance)
+        return cls(embed, tubelets, rows, tubelets.shape[2] // rows, distance, generator)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -34,7 +37,11 @@ class Clip(NamedTuple):
 
     def chance(self) -> Tensor:
         """Uniform numbers, one a token, (B, S, N)."""
-        return torch.rand(self.shape, device=self.tubelets.device)
+        return self.uniform(*self.shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Uniform numbers of that shape."""
+        return torch.rand(shape, device=self.tubelets.device, generator=self.generator)
 
     def spread(self) -> Tensor:
         """The same numbers for every clip, (B, S, N), evenly spread over the tokens: multiples of the golden ratio."""

@@ -1,6 +1,5 @@
 """The same places hidden in all steps (VideoMAE)."""
 
-import torch
 from torch import Tensor
 
 from everest.model.masks.clip import Clip
@@ -10,5 +9,5 @@ from everest.model.select import split_at
 def split(clip: Clip, visible: int, hidden: int) -> tuple[Tensor, Tensor]:
     """``visible`` and ``hidden`` are of whole tubes."""
     B, S, N = clip.shape
-    drawn = torch.rand(B, 1, N, device=clip.tubelets.device).argsort(dim=2)
+    drawn = clip.uniform(B, 1, N).argsort(dim=2)
     return split_at(drawn.argsort(dim=2).expand(B, S, N), visible, hidden)
