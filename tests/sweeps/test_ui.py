@@ -24,7 +24,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 _SERVE = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as make ui does: it may be ignored where this was started
 from everest.program import exit_code
 from sweeps.ui import Server, serve
 commands = json.loads(sys.argv[1])
