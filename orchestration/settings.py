@@ -283,6 +283,10 @@ class PlatformSettings(BaseSettings):
         return range(least, most + 1)
 
     @property
+    def several_pods(self) -> bool:
+        return self.pods[-1] > 1
+
+    @property
     def elastic(self) -> bool:
         return len(self.pods) > 1
 

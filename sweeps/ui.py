@@ -92,7 +92,9 @@ def _lacks(service: str, namespace: str) -> str:
         return "kubectl is not on this machine"
     asked = ["kubectl", "--namespace", namespace, "--request-timeout", "5s", "get", "service", service]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return done.stderr.strip().rpartition("\n")[2] or f"kubectl ended with {done.returncode}" if done.returncode else ""
+    if not done.returncode:
+        return ""
+    return done.stderr.strip().rpartition("\n")[2] or f"kubectl ended with {done.returncode}"
 
 
 class _Running:

@@ -129,10 +129,8 @@ def _not_scheduled(pod: Any, capacity: Capacity | None, gpu: str) -> Diagnosis |
     condition = next((each for each in pod.status.conditions or [] if each.type == "PodScheduled"), None)
     if pod.status.phase != "Pending" or condition is None or condition.status == "True":
         return None
-    message = re.split(
-        r"[,.]? (?:preemption:|no new claims)", condition.message or condition.reason or "not scheduled"
-    )[0]
-    message = message.rstrip(". ")
+    message = condition.message or condition.reason or "not scheduled"
+    message = re.split(" (?:preemption:|no new claims)", message)[0].rstrip("., ")
     requests = pod.spec.containers[0].resources.requests or {}
     asked = int(requests.get(gpu, 0))
     if f"Insufficient {gpu}" in message and asked:

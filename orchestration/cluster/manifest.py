@@ -126,7 +126,6 @@ def _template(
 def _environment(
     spec: JobSpec, here: PlatformSettings, settings: PlatformSettings, operator: Operator
 ) -> list[k8s.V1EnvVar]:
-    together = settings.pods[-1] > 1
     values = {
         "EVEREST_S3_ENDPOINT": settings.s3_endpoint,
         "EVEREST_S3_BUCKET": settings.s3_bucket,
@@ -156,8 +155,8 @@ def _environment(
         TAGS: json.dumps(dict(spec.tags)) if spec.tags else None,
         **_telling(spec, here),
         **operator.environment(settings),
-        "EVEREST_NODES": settings.nodes if together else None,
-        "EVEREST_PROCESSES": str(settings.processes_per_pod) if together else None,
+        "EVEREST_NODES": settings.nodes if settings.several_pods else None,
+        "EVEREST_PROCESSES": str(settings.processes_per_pod) if settings.several_pods else None,
         "OMP_NUM_THREADS": str(max(1, _cores(settings.cpu) // settings.processes_per_pod)),
         "NCCL_DEBUG": "WARN",
         **WRITABLE,
@@ -168,7 +167,7 @@ def _environment(
         "EVEREST_NODE": "spec.nodeName",
         **operator.fields(),
         "EVEREST_AVOIDS": f"metadata.annotations['{AVOIDS}']",
-        **({POD_IP: "status.podIP"} if together else {}),
+        **({POD_IP: "status.podIP"} if settings.several_pods else {}),
     }
     from_fields = [
         k8s.V1EnvVar(

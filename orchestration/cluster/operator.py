@@ -63,7 +63,7 @@ class Operator(ABC):
 
     @abstractmethod
     def environment(self, settings: PlatformSettings) -> Mapping[str, str]:
-        """Where pods meet, as far as it does not tell them."""
+        """Where the processes of a single pod meet, as far as it does not tell them; several pods agree themselves."""
 
     @abstractmethod
     def fields(self) -> Mapping[str, str]:

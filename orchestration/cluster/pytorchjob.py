@@ -78,7 +78,7 @@ class PyTorchJobs(Operator):
 
     def environment(self, settings: PlatformSettings) -> Mapping[str, str]:
         """Of a single pod, and the operator adds of how many processes; several agree where."""
-        return {} if settings.pods[-1] > 1 else {"PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": str(_PORT)}
+        return {} if settings.several_pods else {"PET_MASTER_ADDR": "localhost", "PET_MASTER_PORT": str(_PORT)}
 
     def fields(self) -> Mapping[str, str]:
         return {"PET_NODE_RANK": "metadata.labels['training.kubeflow.org/replica-index']"}

@@ -77,7 +77,7 @@ def _show_log() -> None:
         settings, config = PlatformSettings.load(), Experiment.load(EXPERIMENT_FILE)
         if not settings.mlflow_uri or not settings.s3_bucket:
             return
-        if settings.pods[-1] > 1:
+        if settings.several_pods:
             time.sleep(EVERY_S)  # other pods end now too
         from orchestration.tracking.logs import log_to_mlflow
 
@@ -117,7 +117,7 @@ def _work(output: Output, news: JobNews) -> int:
             news.began()
         grace_s = settings.grace_s - LAST_WORDS_S
         run = partial(torchrun, entry=run_rank, arguments=start.let_in, grace_s=grace_s, output=output, watch=watch)
-        if settings.pods[-1] > 1:
+        if settings.several_pods:
             sizes = team_sizes(settings, config)
             load()  # no team waits for this pod
             meetings = meetings or Meetings(settings, config.name, sizes, start.let_in)

@@ -36,7 +36,6 @@ sys.exit(exit_code("make ui", lambda: serve(servers)))
 
 @contextmanager
 def served(**again: bool) -> "Iterator[tuple[subprocess.Popen[str], dict[str, str]]]":
-
     ports = {name: free_port() for name in again}
     servers = {name: ([sys.executable, "-c", _SERVER, str(ports[name])], ports[name], again[name]) for name in again}
     process = subprocess.Popen(
